@@ -1,0 +1,1 @@
+"""Command-line binaries: one verb each, configured by the Python files in `configs/`."""

@@ -1,0 +1,30 @@
+"""What every test shares: quiet TensorFlow, the golden vectors, the real images, and both set by one place."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+
+SHARED = pathlib.Path(os.environ.get("TF_PIXPRO_SHARED", pathlib.Path(__file__).resolve().parents[2] / "shared"))
+
+
+def _shared(*parts: str) -> pathlib.Path:
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"needs {path.relative_to(SHARED.parent)}, which lies beside the checkout only where it is provided")
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """`golden('pixpro/d_lars.npz')` -> the loaded archive of reference numbers."""
+    return lambda name: np.load(_shared("golden", name))
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """`shared_data('photos/caltech101_sub.zip')` -> path of a real image set."""
+    return lambda name: _shared("data", name)

@@ -1,0 +1,1 @@
+"""Evolving Normalization-Activation Layers (EvoNorm) in TensorFlow/Keras."""

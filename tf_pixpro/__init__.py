@@ -1,0 +1,1 @@
+"""Propagate Yourself (PixPro): pixel-level unsupervised pre-training in TensorFlow/Keras."""

@@ -1,1 +1,20 @@
 """Propagate Yourself (PixPro): pixel-level unsupervised pre-training in TensorFlow/Keras."""
+
+from tf_pixpro.geometry import cell_centres, positive_mask
+from tf_pixpro.layers import PixelPropagation, ProjectionHead
+from tf_pixpro.losses import pixel_consistency
+from tf_pixpro.model import PixPro
+from tf_pixpro.optimizers import LARS, WarmupCosine, WarmupStep, momentum_schedule
+
+__all__ = [
+    "LARS",
+    "PixPro",
+    "PixelPropagation",
+    "ProjectionHead",
+    "WarmupCosine",
+    "WarmupStep",
+    "cell_centres",
+    "momentum_schedule",
+    "pixel_consistency",
+    "positive_mask",
+]

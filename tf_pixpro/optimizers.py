@@ -1,0 +1,184 @@
+"""How the pretext model's weights move: LARS with the authors' exclusions, their warm-up schedules, the momentum of the key branch."""
+
+import math
+
+import tensorflow as tf
+
+
+@tf.keras.utils.register_keras_serializable("tf_pixpro")
+class LARS(tf.keras.optimizers.SGD):
+    """Layer-wise adaptive rate scaling over SGD with momentum.
+
+    For weights of two or more axes the gradient `g` becomes `g + weight_decay * w` and is then scaled by
+    `trust_coefficient * |w| / (|g| + epsilon)` if both norms are positive. Weights of one axis (biases, gamma, beta, v) are neither decayed
+    nor scaled. For all: `buffer = momentum * buffer + g`, `w -= learning_rate * buffer`.
+
+    Args:
+      learning_rate: a float or a schedule.
+      momentum: share of the buffer that stays, in [0, 1).
+      weight_decay: L2 coefficient, added to the gradient before the norm is taken.
+      trust_coefficient: length of a step relative to the weights.
+      epsilon: keeps the ratio finite.
+
+    Raises:
+      ValueError: if momentum, weight_decay or trust_coefficient is out of its range.
+
+    Source: You et al., arXiv 1708.03888, as in the authors' `contrast/lars.py`: the learning rate stays outside the buffer, unlike
+    SimCLR's LARS, so the two differ whenever the rate changes.
+    """
+
+    def __init__(
+        self,
+        learning_rate=1.0,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 0.001,
+        epsilon: float = 1e-8,
+        name: str = "LARS",
+        **kwargs,
+    ):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1). Received momentum={momentum}.")
+        if weight_decay is None or weight_decay < 0:
+            raise ValueError(f"weight_decay must be 0 or more. Received weight_decay={weight_decay}. Pass 0. for none.")
+        if not trust_coefficient > 0:
+            raise ValueError(f"trust_coefficient must be positive. Received trust_coefficient={trust_coefficient}.")
+        # SGD brings the rate, the buffers and their checkpoints. Its own `weight_decay` is the decoupled kind and stays off.
+        super().__init__(learning_rate, momentum=momentum, name=name, **kwargs)
+        self.decay = weight_decay
+        self.trust_coefficient = trust_coefficient
+        self.epsilon = epsilon
+
+    def update_step(self, gradient, variable, learning_rate=None):
+        rate = tf.cast(self.learning_rate if learning_rate is None else learning_rate, variable.dtype)
+        if len(variable.shape) > 1:
+            gradient = self._adapted(tf.convert_to_tensor(gradient), tf.convert_to_tensor(variable))
+        buffer = self._buffer_of(variable)
+        buffer.assign(self.momentum * buffer + gradient)
+        variable.assign_sub(rate * buffer)
+
+    def _adapted(self, gradient, weights):
+        gradient += self.decay * weights
+        weight_norm, gradient_norm = tf.norm(weights), tf.norm(gradient)
+        ratio = self.trust_coefficient * weight_norm / (gradient_norm + self.epsilon)
+        return gradient * tf.where((weight_norm > 0) & (gradient_norm > 0), ratio, tf.ones_like(ratio))
+
+    def _buffer_of(self, variable):
+        if hasattr(self, "_get_variable_index"):  # Keras 3
+            return self.momentums[self._get_variable_index(variable)]
+        return self.momentums[self._index_dict[self._var_key(variable)]]
+
+    def get_config(self):
+        config = super().get_config()
+        config.pop("nesterov")
+        config.update(weight_decay=self.decay, trust_coefficient=self.trust_coefficient, epsilon=self.epsilon)
+        return config
+
+    @classmethod
+    def from_config(cls, config, **kwargs):
+        return super().from_config({**config, "weight_decay": config.get("weight_decay") or 0.0}, **kwargs)
+
+
+class _Warmup(tf.keras.optimizers.schedules.LearningRateSchedule):
+    """A linear rise from peak / warmup_factor to peak over `warmup_steps`, then `after(steps since)`."""
+
+    def __init__(self, peak: float, warmup_steps: int = 0, warmup_factor: float = 100.0):
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be 0 or more. Received warmup_steps={warmup_steps}.")
+        if not warmup_factor >= 1:
+            raise ValueError(f"warmup_factor must be at least 1. Received warmup_factor={warmup_factor}.")
+        self.peak, self.warmup_steps, self.warmup_factor = peak, warmup_steps, warmup_factor
+
+    def __call__(self, step):
+        step = tf.cast(step, tf.keras.backend.floatx())
+        rise = step / max(self.warmup_steps, 1)
+        warming = self.peak / self.warmup_factor * ((self.warmup_factor - 1) * rise + 1)
+        if not self.warmup_steps:
+            return self.after(step)
+        return tf.where(step <= self.warmup_steps, warming, self.after(step - self.warmup_steps))
+
+    def get_config(self):
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps, "warmup_factor": self.warmup_factor}
+
+
+@tf.keras.utils.register_keras_serializable("tf_pixpro")
+class WarmupCosine(_Warmup):
+    """A linear warm-up, then a cosine down to `end`: the learning rate of the authors' recipe.
+
+    Args:
+      peak: rate at the end of the warm-up; the authors take base rate * global batch / 256.
+      steps: steps of the whole run, warm-up included.
+      warmup_steps: length of the warm-up; 0 for none.
+      warmup_factor: the warm-up starts at peak / warmup_factor.
+      end: rate at step `steps`.
+
+    Raises:
+      ValueError: if steps is not larger than warmup_steps.
+
+    Source: the authors' `contrast/lr_scheduler.py` (paper, section 4: cosine, 5 epochs of warm-up). A step counts from 0.
+    """
+
+    def __init__(self, peak, steps: int, warmup_steps: int = 0, warmup_factor: float = 100.0, end: float = 1e-6):
+        super().__init__(peak, warmup_steps, warmup_factor)
+        if steps <= warmup_steps:
+            raise ValueError(
+                f"steps must be larger than warmup_steps. Received steps={steps}, warmup_steps={warmup_steps}. "
+                "Train longer or shorten the warm-up."
+            )
+        self.steps, self.end = steps, end
+
+    def after(self, step):
+        progress = tf.minimum(step / (self.steps - self.warmup_steps), 1.0)
+        return self.end + (self.peak - self.end) * (1 + tf.cos(math.pi * progress)) / 2
+
+    def get_config(self):
+        return {**super().get_config(), "steps": self.steps, "end": self.end}
+
+
+@tf.keras.utils.register_keras_serializable("tf_pixpro")
+class WarmupStep(_Warmup):
+    """A linear warm-up, then a drop by `rate` at each milestone.
+
+    Args:
+      peak: rate at the end of the warm-up.
+      milestones: steps (from the start of the run, rising) at which the rate drops.
+      rate: factor of each drop.
+      warmup_steps, warmup_factor: as in `WarmupCosine`.
+
+    Source: the authors' `contrast/lr_scheduler.py`, option "step".
+    """
+
+    def __init__(self, peak, milestones, rate: float = 0.1, warmup_steps: int = 0, warmup_factor: float = 100.0):
+        super().__init__(peak, warmup_steps, warmup_factor)
+        self.milestones, self.rate = list(milestones), rate
+
+    def after(self, step):
+        passed = sum(tf.cast(step >= m - self.warmup_steps, step.dtype) for m in self.milestones)
+        return self.peak * self.rate ** tf.convert_to_tensor(passed, step.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "milestones": self.milestones, "rate": self.rate}
+
+
+def momentum_schedule(step, steps: int, start: float = 0.99):
+    """Momentum of the key branch at one step: a half cosine from `start` to 1.
+
+    Args:
+      step: scalar or tensor, updates made so far (0 at the first); integer or floating.
+      steps: updates of the whole run.
+      start: momentum at step 0.
+
+    Returns:
+      A floating tensor of step's shape: 1 - (1 - start) * (cos(pi * step / steps) + 1) / 2.
+
+    Raises:
+      ValueError: if steps is not positive or start is outside [0, 1].
+
+    Source: PixPro section 4.1 and the authors' `_momentum_update_key_encoder`.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1. Received steps={steps}.")
+    if not 0 <= start <= 1:
+        raise ValueError(f"start must be in [0, 1]. Received start={start}.")
+    progress = tf.cast(step, tf.keras.backend.floatx()) / steps
+    return 1 - (1 - start) * (tf.cos(math.pi * progress) + 1) / 2

@@ -58,7 +58,7 @@ class PixPro(tf.keras.Model):
         _build(self.propagation, self.projection.compute_output_shape(shape))
         self.momentum_encoder = _copy(encoder)
         self.momentum_projection = _copy(self.projection, shape)
-        self.updates = self.add_weight(name="updates", shape=(), dtype="int64", initializer="zeros", trainable=False)
+        self.momentum_step = self.add_weight(name="momentum_step", shape=(), dtype="int64", initializer="zeros", trainable=False)
         self.built = True
 
     def call(self, inputs, training=False):
@@ -74,7 +74,7 @@ class PixPro(tf.keras.Model):
     def non_trainable_weights(self):
         """Statistics of the query branch, all of the momentum copy, the momentum's step."""
         query = [w for part in (self.encoder, self.projection, self.propagation) for w in part.non_trainable_weights]
-        rest = [*query, *self.momentum_encoder.weights, *self.momentum_projection.weights, self.updates]
+        rest = [*query, *self.momentum_encoder.weights, *self.momentum_projection.weights, self.momentum_step]
         return rest if self.trainable else [*self.encoder.trainable_weights, *rest]
 
     def project(self, images, training=False) -> tf.Tensor:
@@ -94,7 +94,7 @@ class PixPro(tf.keras.Model):
         """Momentum that the next update uses, a scalar."""
         if self.steps is None:
             return tf.constant(self.momentum, tf.keras.backend.floatx())
-        return momentum_schedule(self.updates, self.steps, self.momentum)
+        return momentum_schedule(self.momentum_step, self.steps, self.momentum)
 
     def update_momentum_encoder(self) -> None:
         """Moves the key branch's weights toward the query branch's and counts the update; statistics are left alone."""
@@ -109,7 +109,7 @@ class PixPro(tf.keras.Model):
         def update(strategy):
             for average, weight in zip(averages, weights):
                 strategy.extended.update(average, move, args=(weight,), group=False)
-            strategy.extended.update(self.updates, lambda updates: updates.assign_add(1), group=False)
+            strategy.extended.update(self.momentum_step, lambda step: step.assign_add(1), group=False)
 
         if tf.distribute.in_cross_replica_context():
             update(tf.distribute.get_strategy())

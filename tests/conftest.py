@@ -14,7 +14,9 @@ SHARED = pathlib.Path(os.environ.get("TF_PIXPRO_SHARED", pathlib.Path(__file__).
 def _shared(*parts: str) -> pathlib.Path:
     path = SHARED.joinpath(*parts)
     if not path.exists():
-        pytest.skip(f"needs {path.relative_to(SHARED.parent)}, which lies beside the checkout only where it is provided")
+        pytest.skip(
+            f"needs {path.relative_to(SHARED.parent)}, which lies beside the checkout only where it is provided"
+        )
     return path
 
 
@@ -28,3 +30,13 @@ def golden():
 def shared_data():
     """`shared_data('photos/caltech101_sub.zip')` -> path of a real image set."""
     return lambda name: _shared("data", name)
+
+
+@pytest.fixture
+def float64():
+    """Keras in float64 for one test, to compare with references in double precision."""
+    import tensorflow as tf
+
+    tf.keras.backend.set_floatx("float64")
+    yield
+    tf.keras.backend.set_floatx("float32")

@@ -18,3 +18,19 @@ class Backbone(tf.keras.Model):
     def output_specs(self) -> dict:
         """Level name -> `tf.TensorShape` of that level, unknown sizes as None."""
         return {level: tf.TensorShape(features.shape) for level, features in self.output.items()}
+
+
+@tf.keras.utils.register_keras_serializable(package="tf_evonorm")
+class HeadedBackbone(Backbone):
+    """A backbone whose highest level is the wide convolution before its classifier.
+
+    That level is as large as the one below it, so `output_specs` leaves it out and decoders pass it by, while a
+    classifier, which reads the highest output, finds it: Model Garden's convention.
+    """
+
+    @property
+    def output_specs(self) -> dict:
+        """Level name -> `tf.TensorShape` of every level but the highest."""
+        specs = super().output_specs
+        specs.pop(max(specs))
+        return specs

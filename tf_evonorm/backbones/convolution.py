@@ -1,13 +1,14 @@
-"""Convolution and pooling windows of the residual networks: padded alike on both sides, whatever the stride."""
+"""Windows of the backbones: convolutions and pooling, padded as the authors pad, and how their weights start."""
 
 import tensorflow as tf
 
+PADDINGS = ("symmetric", "same")
 
-def convolve(x, filters, kernel, stride=1, dilation=1, kernel_regularizer=None, name=None):
-    """Convolves without bias, padded by (kernel - 1) / 2 * dilation on every side.
 
-    Keras' "same" pads less on the top and left when it strides; the authors' networks do not, so a strided convolution
-    pads first. Weights start normal with standard deviation sqrt(2 / (kernel * kernel * filters)).
+def convolve(
+    x, filters, kernel=1, stride=1, dilation=1, *, padding="symmetric", initializer=None, regularizer=None, name
+):
+    """Convolves without bias.
 
     Args:
         x: symbolic tensor [B, H, W, C].
@@ -15,16 +16,25 @@ def convolve(x, filters, kernel, stride=1, dilation=1, kernel_regularizer=None, 
         kernel: odd side of the window, pixels.
         stride: pixels between two outputs.
         dilation: pixels between two taps of the window.
-        kernel_regularizer: Keras regularizer of the weights.
+        padding: "symmetric", (kernel - 1) / 2 * dilation zeros on every side whatever the stride, as PyTorch and the
+            authors' ResNets do; or "same", TensorFlow's, which pads less on the top and left when it strides over an
+            even size. Without stride they are one.
+        initializer: Keras initializer of the weights; None is normal with deviation sqrt(2 / (kernel**2 filters)).
+        regularizer: Keras regularizer of the weights.
         name: name of the convolution layer.
 
     Returns:
         Symbolic tensor [B, ceil(H / stride), ceil(W / stride), filters].
+
+    Raises:
+        ValueError: an unknown padding.
     """
-    padding = "same"
-    if stride > 1 and kernel > 1:
-        padding = "valid"
+    _check_padding(padding)
+    if padding == "symmetric" and stride > 1 and kernel > 1:
         x = tf.keras.layers.ZeroPadding2D(dilation * (kernel // 2), name=f"{name}.pad")(x)
+        padding = "valid"
+    else:
+        padding = "same"
     return tf.keras.layers.Conv2D(
         filters,
         kernel,
@@ -32,14 +42,35 @@ def convolve(x, filters, kernel, stride=1, dilation=1, kernel_regularizer=None, 
         dilation_rate=dilation,
         padding=padding,
         use_bias=False,
-        kernel_initializer=tf.keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal"),
-        kernel_regularizer=kernel_regularizer,
+        kernel_initializer=fresh_initializer(initializer),
+        kernel_regularizer=regularizer,
         name=name,
     )(x)
 
 
+def max_pool(x, padding="symmetric", name=None):
+    """Takes the largest value of every 3x3 window, every second pixel: [B, H, W, C] -> half the size, rounded up."""
+    _check_padding(padding)
+    if padding == "same":
+        return tf.keras.layers.MaxPool2D(3, 2, padding="same", name=name)(x)
+    return SymmetricMaxPool(3, 2, name=name)(x)
+
+
+def fresh_initializer(initializer):
+    """Copies an initializer, so that no two layers draw the same numbers; None is He's normal over the outputs."""
+    if initializer is None:
+        return tf.keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+    initializer = tf.keras.initializers.get(initializer)
+    return type(initializer).from_config(initializer.get_config())
+
+
+def _check_padding(padding):
+    if padding not in PADDINGS:
+        raise ValueError(f"padding must be one of {PADDINGS}. Received padding={padding!r}. Pass one of the two.")
+
+
 @tf.keras.utils.register_keras_serializable(package="tf_evonorm")
-class MaxPool(tf.keras.layers.Layer):
+class SymmetricMaxPool(tf.keras.layers.Layer):
     """Largest value of every window, windows laid alike on both sides; what lies outside the map never wins.
 
     Args:

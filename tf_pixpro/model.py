@@ -58,7 +58,9 @@ class PixPro(tf.keras.Model):
         _build(self.propagation, self.projection.compute_output_shape(shape))
         self.momentum_encoder = _copy(encoder)
         self.momentum_projection = _copy(self.projection, shape)
-        self.momentum_step = self.add_weight(name="momentum_step", shape=(), dtype="int64", initializer="zeros", trainable=False)
+        self.momentum_step = self.add_weight(
+            name="momentum_step", shape=(), dtype="int64", initializer="zeros", trainable=False
+        )
         self.built = True
 
     def call(self, inputs, training=False):
@@ -156,7 +158,7 @@ class PixPro(tf.keras.Model):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             logs = self.pretext_loss(batch, training=True)
-            total = logs["loss"] + tf.add_n([tf.cast(p, logs["loss"].dtype) for p in self.encoder.losses] or [0.0])
+            total = logs["loss"] + sum(tf.cast(penalty, logs["loss"].dtype) for penalty in self.encoder.losses)
             # Replicas add their gradients, so each takes its share of the mean.
             loss = total / tf.distribute.get_strategy().num_replicas_in_sync
             loss = optimizer.get_scaled_loss(loss) if hasattr(optimizer, "get_scaled_loss") else loss

@@ -23,8 +23,8 @@ class BatchNorm(tf.keras.layers.Layer):
         self.momentum, self.epsilon, self.synchronized = momentum, epsilon, synchronized
 
     def build(self, input_shape):
-        self._variable_dtype_ = "float64" if self.dtype == "float64" else "float32"
-        weight = {"shape": (input_shape[-1],), "dtype": self._variable_dtype_}
+        self.precision = "float64" if self.dtype == "float64" else "float32"
+        weight = {"shape": (input_shape[-1],), "dtype": self.precision, "autocast": False}
         self.gamma = self.add_weight(name="gamma", initializer="ones", **weight)
         self.beta = self.add_weight(name="beta", initializer="zeros", **weight)
         frozen = {"trainable": False, "synchronization": tf.VariableSynchronization.ON_READ, **weight}
@@ -40,7 +40,7 @@ class BatchNorm(tf.keras.layers.Layer):
         if replicas == 1 and len(inputs.shape) == 4 and inputs.dtype != tf.float64:
             # One kernel for statistics and result; the variance that it returns is already n / (n - 1).
             outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-                inputs, tf.cast(self.gamma, tf.float32), tf.cast(self.beta, tf.float32), epsilon=self.epsilon
+                inputs, self.gamma, self.beta, epsilon=self.epsilon
             )
         else:
             mean, biased, count = self._moments(inputs, replicas)
@@ -51,7 +51,7 @@ class BatchNorm(tf.keras.layers.Layer):
         return outputs
 
     def _moments(self, inputs, replicas):
-        inputs = tf.cast(inputs, self._variable_dtype_)
+        inputs = tf.cast(inputs, self.precision)
         axes = list(range(len(inputs.shape) - 1))
         count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], inputs.dtype)
         total = _summed(tf.reduce_sum(inputs, axes), replicas)
@@ -61,8 +61,8 @@ class BatchNorm(tf.keras.layers.Layer):
         return mean, variance, count
 
     def _normalized(self, inputs, mean, variance):
-        scale = tf.convert_to_tensor(self.gamma) * tf.math.rsqrt(variance + self.epsilon)
-        offset = tf.convert_to_tensor(self.beta) - mean * scale
+        scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
+        offset = self.beta - mean * scale
         return tf.cast(tf.cast(inputs, scale.dtype) * scale + offset, inputs.dtype)
 
     def compute_output_shape(self, input_shape):

@@ -49,7 +49,7 @@ class ProjectionHead(tf.keras.layers.Layer):
         if channels is None:
             raise ValueError(f"the last axis must be known. Received input shape {tuple(input_shape)}.")
         self.expand = pointwise(self.hidden, channels, name="expand", dtype=self.dtype_policy)
-        self.norm = BatchNorm(synchronized=self.synchronized, name="norm", dtype=self.dtype_policy)
+        self.norm = BatchNorm(synchronized=self.synchronized, name="norm", dtype=self.dtype)
         self.reduce = pointwise(self.features, self.hidden, name="reduce", dtype=self.dtype_policy)
         wide = (*input_shape[:-1], self.hidden)
         self.expand.build(input_shape)

@@ -19,12 +19,13 @@ class BatchNorm(tf.keras.layers.Layer):
     """
 
     def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, synchronized: bool = True, **kwargs):
-        super().__init__(**kwargs)
+        # Variables and statistics in float32 (or float64) whatever comes in; the result has the input's type.
+        dtype = "float64" if kwargs.pop("dtype", tf.keras.backend.floatx()) == "float64" else "float32"
+        super().__init__(dtype=dtype, autocast=False, **kwargs)
         self.momentum, self.epsilon, self.synchronized = momentum, epsilon, synchronized
 
     def build(self, input_shape):
-        self.precision = "float64" if self.dtype == "float64" else "float32"
-        weight = {"shape": (input_shape[-1],), "dtype": self.precision, "autocast": False}
+        weight = {"shape": (input_shape[-1],)}
         self.gamma = self.add_weight(name="gamma", initializer="ones", **weight)
         self.beta = self.add_weight(name="beta", initializer="zeros", **weight)
         frozen = {"trainable": False, "synchronization": tf.VariableSynchronization.ON_READ, **weight}
@@ -51,7 +52,7 @@ class BatchNorm(tf.keras.layers.Layer):
         return outputs
 
     def _moments(self, inputs, replicas):
-        inputs = tf.cast(inputs, self.precision)
+        inputs = tf.cast(inputs, self.dtype)
         axes = list(range(len(inputs.shape) - 1))
         count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], inputs.dtype)
         total = _summed(tf.reduce_sum(inputs, axes), replicas)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 
-def nearest_neighbour_accuracy(bank, bank_labels, queries, labels, neighbours: int = 20, temperature: float = 0.07) -> float:
+def nearest_neighbour_accuracy(
+    bank, bank_labels, queries, labels, neighbours: int = 20, temperature: float = 0.07
+) -> float:
     """Share of queries whose label the weighted vote of their nearest bank features names.
 
     Args:

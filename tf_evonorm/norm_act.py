@@ -1,0 +1,106 @@
+"""What all layers that normalize and activate have in common: where the channels are, their affine, their precision."""
+
+import tensorflow as tf
+
+OPTIONS = ("initializer", "regularizer", "constraint")
+KERAS_2 = getattr(tf.keras, "__version__", "2.").startswith("2.")
+
+
+def options(layer, names) -> dict:
+    """The named initializers, regularizers and constraints of a layer as its config holds them."""
+    kinds = {"initializer": tf.keras.initializers, "regularizer": tf.keras.regularizers}
+    kinds["constraint"] = tf.keras.constraints
+    return {name: kinds[name.rsplit("_", 1)[1]].serialize(getattr(layer, name)) for name in names}
+
+
+class NormAct(tf.keras.layers.Layer):
+    """A layer [B, ..., C] -> [B, ..., C] that normalizes, scales and shifts every channel, and activates.
+
+    Subclasses write `normalized(x, training)`, which returns the result in the dtype of x.
+
+    Args:
+      axis: where the channels are: -1 (channels last) or 1 (channels first).
+      epsilon: added to every variance or mean square, inside the root.
+      apply_act: False leaves the form without activation, which stands at the end of a residual branch.
+      beta_initializer: of the offset; gamma_initializer: of the scale.
+      beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint: as in Keras' normalization layers.
+      **kwargs: name, dtype, trainable. Variables and statistics are float32 under float16 and bfloat16 policies.
+
+    Input and output shape: [B, ..., C] floating point of rank 2 or more, any size but C unknown.
+    """
+
+    def __init__(
+        self,
+        axis: int = -1,
+        epsilon: float = 1e-5,
+        apply_act: bool = True,
+        beta_initializer="zeros",
+        gamma_initializer="ones",
+        beta_regularizer=None,
+        gamma_regularizer=None,
+        beta_constraint=None,
+        gamma_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        if not epsilon > 0:
+            raise ValueError(f"epsilon must be positive. Received epsilon={epsilon}. The paper's is 1e-5.")
+        self.axis, self.epsilon, self.apply_act = axis, epsilon, apply_act
+        self.beta_initializer = tf.keras.initializers.get(beta_initializer)
+        self.gamma_initializer = tf.keras.initializers.get(gamma_initializer)
+        self.beta_regularizer = tf.keras.regularizers.get(beta_regularizer)
+        self.gamma_regularizer = tf.keras.regularizers.get(gamma_regularizer)
+        self.beta_constraint = tf.keras.constraints.get(beta_constraint)
+        self.gamma_constraint = tf.keras.constraints.get(gamma_constraint)
+
+    def build(self, input_shape):
+        shape = tuple(input_shape)
+        if len(shape) < 2:
+            raise ValueError(f"a batch of channels has at least two axes. Received input shape {shape}.")
+        if self.axis not in (-1, 1, len(shape) - 1):
+            raise ValueError(
+                f"axis must be the last or the one after the batch. Received axis={self.axis}, input shape {shape}. "
+                "Pass axis=-1 (channels last) or axis=1 (channels first)."
+            )
+        if shape[self.axis] is None:
+            raise ValueError(f"the number of channels must be known. Received input shape {shape}, axis={self.axis}.")
+        self.channels = shape[self.axis]
+        self.gamma = self.channel_weight("gamma")
+        self.beta = self.channel_weight("beta")
+        super().build(input_shape)
+
+    def channel_weight(self, name):
+        """A trainable variable [C] made from the layer's `<name>_initializer`, `_regularizer` and `_constraint`."""
+        made = {option: getattr(self, f"{name}_{option}") for option in OPTIONS}
+        return self.add_weight(name=name, **self._vector(), **made)
+
+    def moving_weight(self, name, initializer):
+        """A variable [C] that follows batches: every replica moves its own, and what is read or saved is their mean."""
+        several = {"aggregation": "mean"}
+        if KERAS_2:
+            several = {
+                "aggregation": tf.VariableAggregation.MEAN,
+                "synchronization": tf.VariableSynchronization.ON_READ,
+            }
+        return self.add_weight(name=name, trainable=False, initializer=initializer, **self._vector(), **several)
+
+    def _vector(self):
+        dtype = "float64" if self.dtype == "float64" else "float32"
+        return {"shape": (self.channels,), "dtype": dtype, "experimental_autocast" if KERAS_2 else "autocast": False}
+
+    def call(self, inputs, training=None):
+        return self.normalized(tf.cast(inputs, self.compute_dtype), bool(training) and self.trainable)
+
+    def along_channels(self, vector, rank):
+        """[C] reshaped so that it broadcasts against an input of that rank."""
+        if self.axis in (-1, rank - 1):
+            return tf.convert_to_tensor(vector)
+        return tf.reshape(vector, [-1] + [1] * (rank - 2))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        config = {"axis": self.axis, "epsilon": self.epsilon, "apply_act": self.apply_act}
+        config |= options(self, [f"{name}_{kind}" for name in ("beta", "gamma") for kind in OPTIONS])
+        return {**super().get_config(), **config}

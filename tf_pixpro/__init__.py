@@ -5,6 +5,7 @@ from tf_pixpro.layers import PixelPropagation, ProjectionHead
 from tf_pixpro.losses import pixel_consistency
 from tf_pixpro.model import PixPro
 from tf_pixpro.optimizers import LARS, WarmupCosine, WarmupStep, momentum_schedule
+from tf_pixpro.version import __version__
 
 __all__ = [
     "LARS",
@@ -13,6 +14,7 @@ __all__ = [
     "ProjectionHead",
     "WarmupCosine",
     "WarmupStep",
+    "__version__",
     "cell_centres",
     "momentum_schedule",
     "pixel_consistency",

@@ -1,0 +1,38 @@
+# `make demo` and `make test` make their own environment on first use; nothing has to be typed before them.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+CONSTRAINTS ?= constraints/py311.txt
+WORKDIR ?= workdir/demo
+RUN = TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python
+
+.PHONY: demo test slow lint wheel clean
+
+demo: $(VENV)/installed  ## pre-train, fine-tune with few labels, print the table (IMAGES=folder-or-zip for your own pictures)
+	$(RUN) -m experiments.demo --workdir=$(WORKDIR) $(if $(IMAGES),--images=$(IMAGES))
+
+test: $(VENV)/installed  ## the quick tests
+	$(RUN) -m pytest
+
+slow: $(VENV)/installed  ## training runs and process kills
+	$(RUN) -m pytest -m slow
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+wheel: $(VENV)/installed  ## build the wheel into dist/ and use it from an environment of its own
+	rm -rf dist build
+	$(VENV)/bin/pip wheel -q --no-deps -w dist .
+	rm -rf build/wheel-venv && $(PYTHON) -m venv build/wheel-venv
+	build/wheel-venv/bin/pip install -q -c $(CONSTRAINTS) dist/*.whl
+	cd build && TF_CPP_MIN_LOG_LEVEL=2 wheel-venv/bin/python -c "import tf_pixpro, tf_evonorm; print('wheel imports:', tf_pixpro.__version__)"
+
+$(VENV)/installed: setup.py $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and f"Python 3.11 is needed. Received {sys.version.split()[0]}. Pass PYTHON=/path/to/python3.11.")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q --disable-pip-version-check -c $(CONSTRAINTS) setuptools -e ".[addons,experiments,test]"
+	$(VENV)/bin/pip check
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist

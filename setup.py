@@ -1,0 +1,51 @@
+"""Package metadata: two libraries, the two TensorFlow generations that they run on, and what each use of them needs."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "tf_pixpro" / "version.py").read_text()).group(1)
+
+# Python 3.9-3.11 gets TensorFlow 2.15 (the last with Addons), Python 3.12 TensorFlow 2.20 (Keras 3, and Keras 2 as tf_keras).
+OLD, NEW = "python_version < '3.12'", "python_version >= '3.12'"
+
+TENSORFLOW = [
+    f"tensorflow~=2.15.1; {OLD}",
+    f"keras~=2.15.0; {OLD}",
+    f"tensorflow~=2.20.0; {NEW}",
+    f"tf_keras~=2.20.0; {NEW}",
+    "numpy",
+]
+GARDEN = [
+    f"tf-models-official~=2.15.0; {OLD}",
+    f"tf-models-official~=2.20.0; {NEW}",
+    f"tensorflow-metadata<1.16; {OLD}",  # newer ones need protobuf 5
+    f"pyarrow<26; {OLD}",  # newer ones need numpy 2
+    f"setuptools<82; {OLD}",  # tensorflow_hub imports pkg_resources
+]
+EXTRAS = {
+    "addons": [f"tensorflow-addons~=0.23.0; {OLD}"],
+    "data": ["tensorflow-datasets", "pillow"],
+    "experiments": [*GARDEN, "absl-py", "ml_collections", "tensorflow-datasets", "pillow", "matplotlib", "tqdm"],
+    "test": ["pytest", "pytest-timeout", "ruff"],
+}
+
+setup(
+    name="tf-pixpro",
+    version=VERSION,
+    description="PixPro pre-training and EvoNorm layers for TensorFlow and Keras",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.9,<3.13",
+    packages=find_packages(include=["tf_pixpro*", "tf_evonorm*"]),
+    install_requires=TENSORFLOW,
+    extras_require=EXTRAS,
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,5 +1,7 @@
 """Propagate Yourself (PixPro): pixel-level unsupervised pre-training in TensorFlow/Keras."""
 
+from tf_pixpro.checkpoints import load_backbone, save_backbone
+from tf_pixpro.export import export_encoder
 from tf_pixpro.geometry import cell_centres, positive_mask
 from tf_pixpro.layers import PixelPropagation, ProjectionHead
 from tf_pixpro.losses import pixel_consistency
@@ -16,7 +18,10 @@ __all__ = [
     "WarmupStep",
     "__version__",
     "cell_centres",
+    "export_encoder",
+    "load_backbone",
     "momentum_schedule",
     "pixel_consistency",
     "positive_mask",
+    "save_backbone",
 ]

@@ -1,0 +1,133 @@
+"""Encoder checkpoints: Model Garden's own task reads them, and what does not fit is refused whole."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_pixpro
+from tf_evonorm.backbones import resnet
+from tf_pixpro.checkpoints import load_backbone, save_backbone
+
+
+def encoder(depth=18, seed=0, width=0.125, **kwargs):
+    """A small encoder whose every variable, statistics too, is drawn from the seed."""
+    model = resnet(depth, width=width, **kwargs)
+    generator = np.random.default_rng(seed)
+    model.set_weights([generator.uniform(0.5, 1.5, weight.shape) for weight in model.weights])
+    return model
+
+
+def assert_same(first, second):
+    assert len(first.weights) == len(second.weights)
+    for one, two in zip(first.weights, second.weights):
+        np.testing.assert_array_equal(one.numpy(), two.numpy(), err_msg=one.name)
+
+
+def pretext(of):
+    head = tf_pixpro.ProjectionHead(hidden=16, features=8)
+    return tf_pixpro.PixPro(of, projection=head, propagation=tf_pixpro.PixelPropagation())
+
+
+def test_round_trip(tmp_path):
+    saved, other = encoder(seed=0), encoder(seed=1)
+    path = save_backbone(saved, str(tmp_path / "deep" / "backbone"))
+    assert load_backbone(other, path) == path
+    assert_same(saved, other)
+
+
+def test_model_gardens_tasks_read_it(tmp_path):
+    from official.vision.configs import retinanet as retinanet_config
+    from official.vision.configs import semantic_segmentation as segmentation_config
+    from official.vision.modeling import segmentation_model
+    from official.vision.modeling.heads import segmentation_heads
+    from official.vision.tasks import retinanet, semantic_segmentation
+
+    saved = encoder(seed=0)
+    path = save_backbone(saved, str(tmp_path / "backbone"))
+    head = segmentation_heads.SegmentationHead(num_classes=3, level=5, num_convs=1, num_filters=8)
+    model = segmentation_model.SegmentationModel(encoder(seed=1), decoder=None, head=head)
+    model(tf.zeros([1, 64, 64, 3]))
+
+    task = semantic_segmentation.SemanticSegmentationTask(
+        segmentation_config.SemanticSegmentationTask(init_checkpoint=path, init_checkpoint_modules="backbone")
+    )
+    task.initialize(model)
+    assert_same(saved, model.backbone)
+
+    detector = tf.keras.Model()
+    detector.backbone = encoder(seed=2)
+    task = retinanet.RetinaNetTask(
+        retinanet_config.RetinaNetTask(init_checkpoint=path, init_checkpoint_modules="backbone")
+    )
+    task.initialize(detector)
+    assert_same(saved, detector.backbone)
+
+
+@pytest.mark.parametrize("items", ["model", "backbone too", "the model itself"])
+def test_training_checkpoints_hold_the_encoder(tmp_path, items):
+    model = pretext(encoder(seed=0))
+    optimizer = tf_pixpro.LARS(0.1, weight_decay=1e-5)
+    optimizer.build(model.trainable_variables)
+    if items == "the model itself":
+        checkpoint = tf.train.Checkpoint(model)
+    else:
+        checkpoint = tf.train.Checkpoint(global_step=tf.Variable(3), model=model, optimizer=optimizer)
+        if items == "backbone too":
+            checkpoint.backbone = model.encoder
+    path = tf.train.CheckpointManager(checkpoint, str(tmp_path / "run"), max_to_keep=1).save()
+
+    for place in (path, str(tmp_path / "run")):
+        other = encoder(seed=1)
+        assert load_backbone(other, place) == path
+        assert_same(model.encoder, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"depth": 34}, r"layer\d\.\d\.\S+ is missing"),
+        ({"width": 0.25}, r"conv1/kernel is \[7, 7, 3, 16\] float32, but conv1/kernel in the file is \[7, 7, 3, 8\]"),
+        ({"blocks": (1, 1, 1, 1)}, r"layer1\.1\.bn1/beta is not in the encoder; .* and 32 more"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_nothing_is_loaded(tmp_path, options, rule):
+    path = save_backbone(encoder(seed=0), str(tmp_path / "backbone"))
+    other = encoder(seed=1, **options)
+    before = other.get_weights()
+    with pytest.raises(ValueError, match=rule):
+        load_backbone(other, path)
+    for weight, old in zip(other.get_weights(), before):
+        np.testing.assert_array_equal(weight, old)
+
+
+def test_wrong_paths_are_refused(tmp_path):
+    model = encoder()
+    with pytest.raises(FileNotFoundError, match="a path at which there is none"):
+        load_backbone(model, str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="a folder without a checkpoint"):
+        load_backbone(model, str(tmp_path))
+    with pytest.raises(ValueError, match=r"Received the folder .* Pass .*backbone"):
+        save_backbone(model, str(tmp_path))
+    stranger = tf.train.Checkpoint(step=tf.Variable(1)).write(str(tmp_path / "stranger"))
+    with pytest.raises(ValueError, match="which holds step"):
+        load_backbone(model, stranger)
+
+
+@pytest.mark.parametrize("damage", ["index", "data"])
+def test_a_damaged_file_is_refused(tmp_path, damage):
+    path = save_backbone(encoder(seed=0), str(tmp_path / "backbone"))
+    (file,) = tmp_path.glob(f"backbone.{damage}*")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    other = encoder(seed=1)
+    before = other.get_weights()
+    with pytest.raises(ValueError, match="must be a whole checkpoint"):
+        load_backbone(other, path)
+    for weight, old in zip(other.get_weights(), before):
+        np.testing.assert_array_equal(weight, old)
+
+
+def test_only_a_built_encoder_is_taken(tmp_path):
+    with pytest.raises(ValueError, match="Pass its `encoder`"):
+        save_backbone(pretext(encoder()), str(tmp_path / "backbone"))
+    with pytest.raises(ValueError, match="Build it before"):
+        save_backbone(tf.keras.Sequential([tf.keras.layers.Dense(1)]), str(tmp_path / "backbone"))

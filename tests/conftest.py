@@ -7,6 +7,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import pytest
+import tensorflow as tf
+
+# Two devices on one processor, for tests of several replicas; this cannot be changed once TensorFlow has begun to compute.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 
 SHARED = pathlib.Path(os.environ.get("TF_PIXPRO_SHARED", pathlib.Path(__file__).resolve().parents[2] / "shared"))
 
@@ -33,10 +39,14 @@ def shared_data():
 
 
 @pytest.fixture
+def two_replicas():
+    """A strategy of two replicas on one machine."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture
 def float64():
     """Keras in float64 for one test, to compare with references in double precision."""
-    import tensorflow as tf
-
     tf.keras.backend.set_floatx("float64")
     yield
     tf.keras.backend.set_floatx("float32")

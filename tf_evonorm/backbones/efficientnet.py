@@ -7,7 +7,7 @@ import math
 
 from tf_evonorm.backbones.backbone import HeadedBackbone
 from tf_evonorm.backbones.inverted_residual import Stage, inverted_residual_network, round_channels
-from tf_evonorm.backbones.stand_in import BatchNormAct
+from tf_evonorm.baselines import BatchNormAct
 
 B0 = (
     Stage(1, 16, 1, 1, 3),

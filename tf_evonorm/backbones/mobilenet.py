@@ -6,7 +6,7 @@ import functools
 
 from tf_evonorm.backbones.backbone import HeadedBackbone
 from tf_evonorm.backbones.inverted_residual import Stage, inverted_residual_network, round_channels
-from tf_evonorm.backbones.stand_in import BatchNormAct
+from tf_evonorm.baselines import BatchNormAct
 
 MOBILENETV2 = (
     Stage(1, 16, 1, 1, 3),

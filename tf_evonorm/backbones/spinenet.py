@@ -10,7 +10,7 @@ import tensorflow as tf
 from tf_evonorm.backbones import convolution
 from tf_evonorm.backbones.backbone import Backbone
 from tf_evonorm.backbones.residual import basic_block, bottleneck
-from tf_evonorm.backbones.stand_in import BatchNormAct
+from tf_evonorm.baselines import BatchNormAct
 
 
 class Block(NamedTuple):

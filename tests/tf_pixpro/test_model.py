@@ -82,7 +82,9 @@ def test_float32_loss_stays_near_double_precision(golden, tag):
     model = authors_model(notes(given))
     load(model, given)
     model.momentum_step.assign(notes(given)["k_before"])
-    np.testing.assert_allclose(model.pretext_loss(batch_of(given, dtype=np.float32))["loss"], expected["loss"], rtol=2e-5)
+    np.testing.assert_allclose(
+        model.pretext_loss(batch_of(given, dtype=np.float32))["loss"], expected["loss"], rtol=2e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["lars", "sgd"])
@@ -94,7 +96,9 @@ def test_three_training_steps_are_the_authors(golden, float64, name):
     named = load(model, given)
     per_epoch = meta["n_iter_per_epoch"]
     peak = args["batch_size"] / 256 * args["base_learning_rate"]
-    schedule = WarmupCosine(peak, args["epochs"] * per_epoch, args["warmup_epoch"] * per_epoch, args["warmup_multiplier"])
+    schedule = WarmupCosine(
+        peak, args["epochs"] * per_epoch, args["warmup_epoch"] * per_epoch, args["warmup_multiplier"]
+    )
     if name == "lars":
         optimizer = LARS(schedule, args["momentum"], args["weight_decay"])
     else:
@@ -127,8 +131,18 @@ def sgd_step(model, batch, named, buffers, rate, args):
     return loss
 
 
+def small_encoder() -> tf.keras.Model:
+    """Two convolutions; quick to trace and to compile."""
+    images = x = tf.keras.Input((None, None, 3))
+    levels = {}
+    for level, (filters, stride) in {"4": (8, 4), "5": (16, 2)}.items():
+        x = tf.keras.layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(x)
+        x = levels[level] = tf_evonorm.BatchNormAct()(x)
+    return tf.keras.Model(images, levels)
+
+
 def tiny(size=(32, 48), **kwargs):
-    encoder = tf_evonorm.backbones.resnet(18, blocks=(1, 1, 1, 1), width=1 / 16)
+    encoder = kwargs.pop("encoder", None) or small_encoder()
     generator = np.random.default_rng(0)
     batch = {f"view{v}": generator.normal(size=(4, *size, 3)).astype(np.float32) for v in (1, 2)}
     batch |= {f"box{v}": np.tile([[0.1 * v, 0, 0.9, 1]], (4, 1)).astype(np.float32) for v in (1, 2)}
@@ -194,8 +208,8 @@ def test_collapse_measure_tells_spread_from_collapse():
 
 
 def test_wrong_arguments_are_refused():
-    encoder = tf_evonorm.backbones.resnet(18, blocks=(1, 1, 1, 1), width=1 / 16)
-    with pytest.raises(ValueError, match="must give level '7'.*'2', '3', '4', '5'"):
+    encoder = small_encoder()
+    with pytest.raises(ValueError, match="must give level '7'.*'4', '5'"):
         PixPro(encoder, level="7")
     with pytest.raises(ValueError, match="no dict of levels"):
         PixPro(tf.keras.Sequential([tf.keras.layers.Dense(3, input_shape=(2, 2, 3))]))

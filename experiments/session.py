@@ -1,0 +1,206 @@
+"""What all binaries share: their flags, the working folder, the strategy, a config's sections as objects, one line for a mistake."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import json
+import logging as std_logging
+import os
+import sys
+import traceback
+import warnings
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Model Garden speaks Keras 2
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+warnings.filterwarnings("ignore", category=FutureWarning)
+
+import tensorflow as tf
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+from official.common import distribute_utils
+from official.modeling import performance
+
+MODES = ("train", "eval", "train_and_eval")
+# Sections that may change between two starts in one working folder; all others make it another experiment.
+_FREE = ("runtime", "trainer", "evaluation", "pictures")
+
+
+@dataclasses.dataclass
+class Session:
+    """One start of a binary.
+
+    Attributes:
+      config: the experiment's `ConfigDict`.
+      workdir: the run's folder.
+      mode: 'train', 'eval' or 'train_and_eval'.
+      strategy: where it runs.
+    """
+
+    config: ConfigDict
+    workdir: str
+    mode: str = "train_and_eval"
+    strategy: tf.distribute.Strategy = dataclasses.field(default_factory=tf.distribute.get_strategy)
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process writes what is kept."""
+        return self.strategy.extended.should_checkpoint
+
+
+def launch(main, modes=MODES):
+    """Runs a binary: `main(session)` with the flags --config, --workdir, --mode and --tpu.
+
+    A mistake of the caller (a wrong flag, key, path or value) ends it with one line on stderr and exit code 1; the traceback goes to
+    the log in the working folder.
+    """
+    config_flag = config_flags.DEFINE_config_file(
+        "config", help_string="FILE.py or FILE.py:VARIANT; --config.section.key=value changes one value."
+    )
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run: checkpoints, summaries, config.json. A run in it is gone on with."
+    )
+    flags.DEFINE_enum("mode", "train_and_eval", modes, "What to do.")
+    flags.DEFINE_string("tpu", None, "Name or address of a TPU, or 'local'.")
+    flags.mark_flags_as_required(["config", "workdir"])
+
+    def start(_):
+        main(start_session(config_flag.value, flags.FLAGS.workdir, flags.FLAGS.mode, flags.FLAGS.tpu))
+
+    try:
+        app.run(start, flags_parser=_parse)
+    except (ValueError, FloatingPointError, OSError, tf.errors.OpError) as error:
+        logging.info("%s", traceback.format_exc())
+        sys.exit(f"{_binary()}: {_line(error)}")
+
+
+def start_session(config: ConfigDict, workdir: str, mode: str = "train_and_eval", tpu=None) -> Session:
+    """Makes a run ready: seeds, precision, strategy, working folder with config.json and a log.
+
+    Args:
+      config: an experiment. It may hold `seed`, `deterministic` and `runtime`, the keyword arguments of Model Garden's RuntimeConfig;
+        num_gpus=-1 takes all there are.
+      workdir: the run's folder, made if need be.
+      mode: as in `Session`.
+      tpu: name or address of a TPU, or 'local'; it takes the place of runtime.distribution_strategy.
+
+    Raises:
+      ValueError: if the folder holds a run of another config, or the strategy is unknown.
+    """
+    if config.get("deterministic"):
+        tf.config.experimental.enable_op_determinism()
+    tf.keras.utils.set_random_seed(config.get("seed", 0))
+    runtime = config.get("runtime", ConfigDict())
+    if runtime.get("num_gpus", -1) < 0:
+        runtime.num_gpus = len(tf.config.list_physical_devices("GPU"))
+    if tpu:
+        runtime.distribution_strategy, runtime.tpu = "tpu", tpu
+    strategy = distribute_utils.get_distribution_strategy(
+        runtime.get("distribution_strategy", "mirrored"),
+        num_gpus=runtime.num_gpus,
+        all_reduce_alg=runtime.get("all_reduce_alg"),
+        num_packs=runtime.get("num_packs", 1),
+        tpu_address=runtime.get("tpu"),
+    )
+    performance.set_mixed_precision_policy(tf.as_dtype(runtime.get("mixed_precision_dtype") or "float32"))
+    session = Session(config, os.path.abspath(workdir) if "://" not in workdir else workdir, mode, strategy)
+    tf.io.gfile.makedirs(session.workdir)
+    _log_into(session)
+    if mode != "eval":
+        _remember(session)
+    return session
+
+
+def build(constructor, name: str, section, **more):
+    """Calls `constructor` with a section of the config.
+
+    Args:
+      constructor: whose keyword arguments the section holds.
+      name: of the section, for messages.
+      section: the `ConfigDict`, or None for an empty one.
+      **more: arguments that the binary adds; the section must not name them.
+
+    Returns:
+      What the constructor returns.
+
+    Raises:
+      ValueError: if the section names an argument that the constructor does not have, or lacks one that it needs.
+    """
+    section = dict(section or {})
+    signature = inspect.signature(constructor)
+    known = [name for name, p in signature.parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    unknown = sorted(set(section) - set(known))
+    try:
+        if unknown:
+            raise TypeError(f"unexpected {', '.join(unknown)}")
+        signature.bind(**section, **more)
+    except TypeError as error:
+        takes = ", ".join(k for k in known if k not in more)
+        raise ValueError(
+            f"config.{name} holds arguments of {constructor.__name__}. Received {section}: {error}. It takes {takes}."
+        ) from error
+    return constructor(**section, **more)
+
+
+@contextlib.contextmanager
+def quiet():
+    """Keeps the train loop's printed lines, which the log has anyway, away from the progress bar."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def _parse(argv):
+    """Flags of a command line; whatever the config file or an override has wrong becomes one line."""
+    try:
+        return flags.FLAGS(argv)
+    except Exception as error:
+        sys.exit(f"{_binary()}: {_line(error)} See --help.")
+
+
+def _binary():
+    return os.path.splitext(os.path.basename(sys.argv[0]))[0]
+
+
+def _line(error):
+    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _log_into(session):
+    """Everything into a log in the working folder, warnings to stderr as well."""
+    logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().setLevel(std_logging.WARNING)
+    if "://" in session.workdir:
+        return
+    index = "" if session.chief else f"-{session.strategy.cluster_resolver.task_id}"
+    handler = std_logging.FileHandler(os.path.join(session.workdir, f"log{index}.txt"))
+    handler.setFormatter(std_logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.get_absl_logger().addHandler(handler)
+
+
+def _remember(session):
+    """Writes config.json, or compares with the one that is there."""
+    path = os.path.join(session.workdir, "config.json")
+    written = session.config.to_json_best_effort(indent=1)
+    if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path) as file:
+            before, now = _flat(json.load(file)), _flat(json.loads(written))
+        changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+        changed = [f"{key}: {before.get(key)} -> {now.get(key)}" for key in changed if key.split(".")[0] not in _FREE]
+        if changed:
+            raise ValueError(
+                f"a working folder holds one experiment. Received {session.workdir} with another config ({'; '.join(changed)}). "
+                "Take another --workdir, or the config of before."
+            )
+    if session.chief:
+        with tf.io.gfile.GFile(path, "w") as file:
+            file.write(written + "\n")
+
+
+def _flat(tree, prefix=""):
+    """Nested dict -> {'section.key': value}."""
+    flat = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat

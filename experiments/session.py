@@ -10,11 +10,6 @@ import logging as std_logging
 import os
 import sys
 import traceback
-import warnings
-
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Model Garden speaks Keras 2
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-warnings.filterwarnings("ignore", category=FutureWarning)
 
 import tensorflow as tf
 from absl import app, flags, logging

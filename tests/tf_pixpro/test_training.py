@@ -93,7 +93,8 @@ def test_what_a_run_leaves(tmp_path):
     assert latest_step(str(tmp_path)) == STEPS == trained.momentum_step.numpy()
     assert results["knn_accuracy"] > 0.9  # the colours tell the classes apart
     summaries = tags(tmp_path / "train")
-    for tag in "training_loss learning_rate momentum gradient_norm positives without_positives projection_std".split():
+    expected = "training_loss", "learning_rate", "momentum", "gradient_norm", "positives", "without_positives", "projection_std"
+    for tag in expected:
         assert [step for step, _ in summaries[tag]] == [1, 2, 3, 4, 5, 6], tag
     assert len(summaries["images_per_second"]) == 5  # the first loop compiles
     assert "nonfinite_steps" not in summaries

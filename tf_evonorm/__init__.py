@@ -2,5 +2,30 @@
 
 from tf_evonorm import backbones
 from tf_evonorm.baselines import BatchNormAct, FilterResponseNormAct, GroupNormAct, LayerNormAct
+from tf_evonorm.layers import (
+    EvoNormB0,
+    EvoNormB1,
+    EvoNormB2,
+    EvoNormS0,
+    EvoNormS1,
+    EvoNormS2,
+    exclude_from_weight_decay,
+)
+from tf_evonorm.replace import norm_act_places, replace_norm_act
 
-__all__ = ["BatchNormAct", "FilterResponseNormAct", "GroupNormAct", "LayerNormAct", "backbones"]
+__all__ = [
+    "BatchNormAct",
+    "EvoNormB0",
+    "EvoNormB1",
+    "EvoNormB2",
+    "EvoNormS0",
+    "EvoNormS1",
+    "EvoNormS2",
+    "FilterResponseNormAct",
+    "GroupNormAct",
+    "LayerNormAct",
+    "backbones",
+    "exclude_from_weight_decay",
+    "norm_act_places",
+    "replace_norm_act",
+]

@@ -1,0 +1,239 @@
+"""Replacing normalizations in models of Keras and of one's own: same graph, same other weights, clear refusals."""
+
+import functools
+import io
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from reference_weights import largest_error, randomize
+
+from tf_evonorm import BatchNormAct, EvoNormB0, EvoNormS0, backbones, norm_act_places, replace_norm_act
+from tf_evonorm.replace import Place
+
+layers = tf.keras.layers
+S0 = functools.partial(EvoNormS0, groups="auto")
+# How many normalizations have an activation and how many stand alone, counted from the architectures: ResNet50 has a
+# stem, 16 blocks of three and 4 shortcuts; V2 the 16 blocks and an end; MobileNetV2 a stem, 17 blocks (the first without
+# expansion) and a head; EfficientNetB0 the same with 16 blocks.
+APPLICATIONS = {
+    "ResNet50": (1 + 16 * 2, 16 + 4, dict(activation="relu", epsilon=1.001e-5)),
+    "ResNet50V2": (16 * 3 + 1, 0, dict(activation="relu", epsilon=1.001e-5)),
+    "MobileNetV2": (1 + 16 * 2 + 1 + 1, 17, dict(activation="relu6", epsilon=1e-3)),
+    "EfficientNetB0": (1 + 15 * 2 + 1 + 1, 16, dict(activation="swish", epsilon=1e-3)),
+}
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ResNet50", "ResNet50V2", "EfficientNetB0")]
+
+
+def application(name, **settings):
+    return getattr(tf.keras.applications, name)(weights=None, classes=10, classifier_activation=None, **settings)
+
+
+def images_of(zipped, count, size):
+    """[count, size, size, 3] float32 in -1..1 and [count] labels of evenly spread training images."""
+    with zipfile.ZipFile(zipped) as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith("train/") and name.endswith(".jpg"))
+        classes = sorted({name.split("/")[1] for name in names})
+        chosen = names[:: len(names) // count][:count]
+        pixels = [np.asarray(Image.open(io.BytesIO(archive.read(n))).resize((size, size))) for n in chosen]
+    return np.stack(pixels).astype("float32") / 127.5 - 1, np.array([classes.index(n.split("/")[1]) for n in chosen])
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", *SLOW])
+def test_same_layer_in_every_place_gives_the_same_network(name):
+    """With BatchNorm and the network's own activation put in, and its statistics copied, nothing changes."""
+    active, alone, own = APPLICATIONS[name]
+    model = application(name, input_shape=(64, 64, 3))
+    randomize(model)
+    new = replace_norm_act(model, functools.partial(BatchNormAct, **own))
+    places = norm_act_places(model)
+    assert (sum(p.apply_act for p in places), sum(not p.apply_act for p in places)) == (active, alone)
+    for place in places:
+        replaced = new.get_layer(place.normalization)
+        assert isinstance(replaced, BatchNormAct) and replaced.apply_act == place.apply_act
+        replaced.set_weights(model.get_layer(place.normalization).get_weights())
+    images = np.random.default_rng(1).normal(size=(2, 64, 64, 3)).astype("float32")
+    assert largest_error(new(images, training=False), model(images, training=False)) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_applications_train_on_real_images_with_evonorm(name, shared_data):
+    images, labels = images_of(shared_data("cifar10/cifar10_jpeg.zip"), 20, 32)
+    tf.keras.utils.set_random_seed(1)
+    model = application(name, input_shape=(32, 32, 3))
+    new = replace_norm_act(model, S0)
+    assert not [layer for layer in new.layers if isinstance(layer, layers.BatchNormalization)]
+    for layer in model.layers:
+        if layer.weights and not isinstance(layer, layers.BatchNormalization):
+            for old, kept in zip(layer.get_weights(), new.get_layer(layer.name).get_weights()):
+                np.testing.assert_array_equal(kept, old)
+    images = images * 127.5 + 127.5 if name == "EfficientNetB0" else images  # it scales its pixels itself
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    new.compile(tf.keras.optimizers.Adam(1e-3), loss)
+    history = new.fit(images, labels, batch_size=20, epochs=12, verbose=0).history["loss"]
+    assert np.all(np.isfinite(history)) and min(history[-3:]) < 0.8 * history[0], history
+
+
+def small_model():
+    """Two normalizations with activations, one without, one in a nested model: each kind of place."""
+    stack = [tf.keras.Input((None, None, 4)), layers.BatchNormalization(name="norm"), layers.ReLU(name="act")]
+    inner = tf.keras.Sequential(stack, name="inner")
+    images = tf.keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="conv1")(images)
+    x = layers.BatchNormalization(name="bn1")(x)
+    shortcut = x = layers.Activation("swish", name="act1")(x)
+    x = layers.Conv2D(4, 3, padding="same", name="conv2")(x)
+    x = layers.BatchNormalization(name="bn2", gamma_initializer="zeros")(x)
+    x = layers.Add(name="add")([x, shortcut])
+    x = inner(x)
+    x = tf.nn.relu(layers.BatchNormalization(name="bn3")(x), name="act3")
+    return tf.keras.Model(images, {"features": x, "mean": layers.GlobalAveragePooling2D()(x)})
+
+
+def test_places_of_a_model_of_ones_own():
+    places = norm_act_places(small_model())
+    assert [(p.normalization, p.apply_act) for p in places] == [
+        ("bn1", True),
+        ("bn2", False),
+        ("inner/norm", True),
+        ("bn3", True),
+    ]
+    assert places[0] == Place("bn1", ("act1",), True)
+
+
+def test_model_of_ones_own():
+    tf.keras.utils.set_random_seed(1)
+    model = small_model()
+    before = [w.copy() for w in model.get_weights()]
+    new = replace_norm_act(model, EvoNormB0)
+    for old, now in zip(before, model.get_weights()):
+        np.testing.assert_array_equal(now, old)
+    images = np.random.default_rng(1).normal(size=(4, 8, 8, 3)).astype("float32")
+
+    x = model.get_layer("conv1")(images)
+    shortcut = x = new.get_layer("bn1")(x, training=True)
+    np.testing.assert_array_equal(new.get_layer("bn2").gamma, 0)
+    x = new.get_layer("bn2")(model.get_layer("conv2")(x), training=True) + shortcut
+    x = new.get_layer("inner").layers[0](x, training=True)
+    x = new.get_layer("bn3")(x, training=True)
+    found = new(images, training=True)
+    np.testing.assert_allclose(found["features"], x, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found["mean"], tf.reduce_mean(x, [1, 2]), rtol=1e-5, atol=1e-5)
+
+
+def test_result_saves_and_loads(tmp_path):
+    new = replace_norm_act(small_model(), S0)
+    new.save(tmp_path / "model.keras")
+    images = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype("float32")
+    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(images)["features"], new(images)["features"])
+
+
+def test_own_backbones_change_their_layer():
+    new = replace_norm_act(backbones.resnet(18, width=1 / 16), S0)
+    assert isinstance(new, backbones.Backbone)
+    assert isinstance(new.get_layer("bn1"), EvoNormS0) and new.get_layer("bn1").apply_act
+    assert not new.get_layer("layer1.0.bn2").apply_act
+    assert list(new.output_specs) == ["2", "3", "4", "5"]
+
+
+def test_kept_names_and_input_normalization_stay():
+    images = tf.keras.Input((4, 4, 3))
+    scale = layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 4.0, 4.0], name="scale")
+    adapted = layers.Normalization(name="adapted")
+    adapted.adapt(np.arange(96, dtype="float32").reshape(2, 4, 4, 3))
+    x = adapted(scale(images))
+    x = layers.ReLU(name="act1")(layers.BatchNormalization(name="bn1")(x))
+    x = layers.ReLU(name="act2")(layers.BatchNormalization(name="bn2")(x))
+    x = layers.LayerNormalization(name="ln")(x)
+    model = tf.keras.Model(images, x)
+    new = replace_norm_act(model, EvoNormB0, keep=("bn2",))
+    kinds = {layer.name: type(layer).__name__ for layer in new.layers}
+    assert (kinds["bn1"], kinds["bn2"], kinds["act2"], kinds["ln"]) == (
+        "EvoNormB0",
+        "BatchNormalization",
+        "ReLU",
+        "LayerNormalization",
+    )
+    pixels = np.random.default_rng(1).normal(size=(2, 4, 4, 3)).astype("float32")
+    np.testing.assert_allclose(new.get_layer("adapted")(new.get_layer("scale")(pixels)), adapted(scale(pixels)))
+
+
+def test_channels_first_is_handed_on():
+    images = tf.keras.Input((3, 4, 4))
+    model = tf.keras.Model(images, layers.ReLU()(layers.BatchNormalization(axis=1, name="bn")(images)))
+    assert replace_norm_act(model, EvoNormB0).get_layer("bn").axis == 1
+
+
+def norm(x, name="bn"):
+    return layers.BatchNormalization(name=name)(x)
+
+
+def two_readers(x):
+    x = norm(x)
+    return layers.Add()([layers.ReLU(name="act")(x), x])
+
+
+def shared_activation(x):
+    act = layers.ReLU(name="act")
+    return act(layers.Conv2D(3, 1, name="conv")(act(norm(x))))
+
+
+def unknown_activation(x):
+    return layers.Activation("sigmoid", name="gate")(norm(x))
+
+
+def function_of_one_tensor(x):
+    return norm(x) * 2.0
+
+
+def late_activation(x):
+    return layers.ReLU(name="act")(layers.Dropout(0.1, name="drop")(norm(x)))
+
+
+def activation_in_a_nested_model(x):
+    return tf.keras.Sequential([layers.ReLU(name="act")], name="nested")(norm(x))
+
+
+def norm_inside_a_layer(x):
+    return layers.ReLU()(layers.TimeDistributed(layers.BatchNormalization(name="bn"), name="each")(x))
+
+
+def only_alone(x):
+    return layers.Conv2D(3, 1)(norm(x))
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (two_readers, r"feed its activation alone.* Received bn, read by act and by add"),
+        (shared_activation, r"must not act elsewhere too. Received act, which also reads conv"),
+        (unknown_activation, r"must be a known activation: relu.* Received gate after bn"),
+        (function_of_one_tensor, r"followed by Keras layers. Received bn, read by tf\.math\.multiply"),
+        (late_activation, r"follow its normalization at once. Received bn, then drop, then act"),
+        (
+            activation_in_a_nested_model,
+            r"lie in one model. Received bn, read by the model nested, which starts with act",
+        ),
+        (norm_inside_a_layer, r"layer of the model itself. Received each \(TimeDistributed\) with bn inside"),
+        (only_alone, r"followed by an activation. Received alone_model with 1 normalizations, all alone"),
+    ],
+)
+def test_what_is_not_understood_is_refused_by_name(build, message):
+    tf.keras.backend.clear_session()
+    images = tf.keras.Input((4, 4, 3))
+    name = "alone_model" if build is only_alone else None
+    with pytest.raises(ValueError, match=message):
+        replace_norm_act(tf.keras.Model(images, build(images), name=name), EvoNormB0)
+
+
+def test_subclassed_model_is_refused_by_name():
+    class Own(tf.keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(ValueError, match=r"functional or Sequential.* Received mine \(Own\)"):
+        replace_norm_act(Own(name="mine"), EvoNormB0)

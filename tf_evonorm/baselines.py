@@ -3,18 +3,17 @@
 import tensorflow as tf
 
 from tf_evonorm import functional
-from tf_evonorm.norm_act import NormAct, options
+from tf_evonorm.norm_act import NormAct
 
 
 class _Activated(NormAct):
     """Normalization followed by an activation that is an argument."""
 
-    def __init__(self, activation="relu", v_initializer="ones", **kwargs):
+    def __init__(self, activation="relu", v_initializer="ones", v_regularizer=None, v_constraint=None, **kwargs):
         super().__init__(**kwargs)
         self.learned = activation == "swish_v"
         self.activation = activation if self.learned else tf.keras.activations.get(activation)
-        self.v_initializer = tf.keras.initializers.get(v_initializer)
-        self.v_regularizer = self.v_constraint = None
+        self.describe("v", v_initializer, v_regularizer, v_constraint)
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -32,7 +31,7 @@ class _Activated(NormAct):
 
     def get_config(self):
         activation = self.activation if self.learned else tf.keras.activations.serialize(self.activation)
-        return {**super().get_config(), "activation": activation, **options(self, ["v_initializer"])}
+        return {**super().get_config(), "activation": activation}
 
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
@@ -43,7 +42,7 @@ class BatchNormAct(_Activated):
       activation: name or callable of Keras ("relu", "silu", "relu6", ...), or "swish_v": z * sigmoid(v * z), v learned.
       momentum: share of the moving statistics that stays at each training call.
       synchronized: take the statistics over all replicas of the strategy.
-      v_initializer: of v, where activation="swish_v".
+      v_initializer, v_regularizer, v_constraint: of v, where activation="swish_v".
       **kwargs: axis=-1, epsilon=1e-5, apply_act=True (False: normalization without activation), beta_initializer,
         gamma_initializer, regularizers and constraints, as in `NormAct`.
 
@@ -101,7 +100,7 @@ class GroupNormAct(_Activated):
     Args:
       activation: name or callable of Keras ("relu", "silu", ...), or "swish_v": z * sigmoid(v * z), v learned.
       groups: number of groups of neighbouring channels, or "auto": 32, lowered until it divides the channels.
-      v_initializer: of v, where activation="swish_v".
+      v_initializer, v_regularizer, v_constraint: of v, where activation="swish_v".
       **kwargs: axis=-1, epsilon=1e-5, apply_act=True (False: normalization without activation), beta_initializer,
         gamma_initializer, regularizers and constraints, as in `NormAct`.
 
@@ -180,9 +179,7 @@ class FilterResponseNormAct(NormAct):
         **kwargs,
     ):
         super().__init__(epsilon=epsilon, **kwargs)
-        self.tau_initializer = tf.keras.initializers.get(tau_initializer)
-        self.tau_regularizer = tf.keras.regularizers.get(tau_regularizer)
-        self.tau_constraint = tf.keras.constraints.get(tau_constraint)
+        self.describe("tau", tau_initializer, tau_regularizer, tau_constraint)
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -195,6 +192,3 @@ class FilterResponseNormAct(NormAct):
         scale = self.along_channels(self.gamma, rank) * tf.math.rsqrt(variance + tf.square(mean) + self.epsilon)
         z = raised * scale + self.along_channels(self.beta, rank)
         return tf.cast(tf.maximum(z, self.along_channels(self.tau, rank)) if self.apply_act else z, x.dtype)
-
-    def get_config(self):
-        return {**super().get_config(), **options(self, ["tau_initializer", "tau_regularizer", "tau_constraint"])}

@@ -1,12 +1,74 @@
-"""Pure maths of the normalizations: moments over batch, instance, layer or group, and each formula with its gradient."""
+"""Pure maths of the normalizations: moments over batch, instance, layer or group, and each formula with its gradient.
+
+Every EvoNorm formula is written here twice, forward and backward, element by element: `y = gamma * h(x) / d(x, roots) + beta`,
+where the roots are standard deviations or root mean squares, one number per channel or per sample and channel. The backward
+pass keeps the input and those numbers, nothing else. Counting a full-size tensor as 1, the forward pass reads 3 and writes
+1 (mean, variance, result); the backward pass reads 7 to 11 and writes 1 (each sum over places reads x and dy, and so does dx).
+"""
+
+from __future__ import annotations
+
+import functools
 
 import tensorflow as tf
 
 OVER = ("batch", "instance", "layer", "group")
+STEP = 8  # places added in one go: a sum over places is a tree of such steps, so that no full-size product is stored
+
+
+def evonorm_b(kind, x, gamma, beta, v=None, *, axis=-1, epsilon=1e-5, variance=None, synchronized=False, compiled=None):
+    """EvoNorm B0, B1 or B2: x / max(batch deviation, f(x, instance statistic)) * gamma + beta.
+
+    | kind | f |
+    |---|---|
+    | "b0" | v * x + instance standard deviation |
+    | "b1" | (x + 1) * instance root mean square |
+    | "b2" | instance root mean square - x |
+
+    Args:
+      kind: "b0", "b1" or "b2".
+      x: [B, ..., C] (or [B, C, ...] with axis=1), any floating dtype, rank at least 2.
+      gamma, beta: [C] float32 (float64 where x is).
+      v: [C], read by "b0" only.
+      axis: where the channels are, -1 or 1.
+      epsilon: added to every variance and mean square, inside the root.
+      variance: [C], used in place of the batch variance (inference), or None.
+      synchronized: take the batch variance over all replicas.
+      compiled: whether XLA compiles the element-wise loops; None: where only CPUs are there and the places are known.
+
+    Returns:
+      (y of x's shape and dtype, the biased batch variance [C], or `variance` where given). Gradients of both flow to x.
+
+    Source: EvoNorm paper, Table 2. Epsilon as in the authors' code. The authors never synchronize.
+    """
+    return _evonorm(kind, x, gamma, beta, v, None, axis, epsilon, variance, synchronized, compiled)
+
+
+def evonorm_s(kind, x, gamma, beta, v=None, *, groups=1, axis=-1, epsilon=1e-5, compiled=None):
+    """EvoNorm S0, S1 or S2: x * sigmoid(v * x) / group deviation * gamma + beta.
+
+    "s0" learns v; "s1" has v = 1; "s2" has v = 1 and the root mean square in place of the standard deviation.
+
+    Args:
+      kind: "s0", "s1" or "s2".
+      x: [B, ..., C] (or [B, C, ...] with axis=1), any floating dtype, rank at least 2.
+      gamma, beta: [C] float32 (float64 where x is).
+      v: [C], read by "s0" only.
+      groups: a divisor of C.
+      axis: where the channels are, -1 or 1.
+      epsilon: added to the variance or mean square, inside the root.
+      compiled: whether XLA compiles the element-wise loops; None: where only CPUs are there and the places are known.
+
+    Returns:
+      y of x's shape and dtype.
+
+    Source: EvoNorm paper, Table 3. Epsilon as in the authors' code.
+    """
+    return _evonorm(kind, x, gamma, beta, v, groups, axis, epsilon, None, False, compiled)[0]
 
 
 def moments(x, over: str = "batch", groups: int = 1, axis: int = -1, synchronized: bool = False):
-    """Mean and biased variance of a tensor over one of the four index sets.
+    """Mean and biased variance of a tensor over one of the four index sets, without a full-size copy.
 
     Args:
       x: [B, ..., C] (or [B, C, ...] with axis=1), any floating dtype; rank at least 2.
@@ -25,26 +87,20 @@ def moments(x, over: str = "batch", groups: int = 1, axis: int = -1, synchronize
     Source: EvoNorm paper, Table 1: the four index sets; all variances divide by n.
     """
     if over not in OVER:
-        raise ValueError(f"over must be one of {OVER}. Received over={over!r}.")
-    x = x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
+        raise ValueError(f"over must be one of {OVER}. Received over={over!r}. Pass one of them.")
+    flat, places = _flattened(x, axis)
+    mean, variance = _moments(flat, places)
+    if over == "batch":
+        mean, variance, _ = _over_batch(mean, variance, tf.shape(flat)[places], synchronized)
+    elif over != "instance":
+        mean, variance = _over_groups(mean, variance, 1 if over == "layer" else groups, places)
     rank = len(x.shape)
-    axis %= rank
-    if over == "group":
-        shape = tf.unstack(tf.shape(x))
-        split = shape[:axis] + [groups, x.shape[axis] // groups] + shape[axis + 1 :]
-        axes = [i for i in range(1, rank + 1) if i != axis]
-        mean, variance = tf.nn.moments(tf.reshape(x, split), axes, keepdims=True)
-        ones = [1] * rank
-        ones[0], ones[axis] = shape[0], x.shape[axis]
-        each = x.shape[axis] // groups
-        return tuple(tf.reshape(tf.repeat(value, each, axis + 1), ones) for value in (mean, variance))
-    axes = [i for i in range(rank) if not (i == axis and over != "layer") and not (i == 0 and over != "batch")]
-    if not synchronized or over != "batch":
-        return tf.nn.moments(x, axes, keepdims=True)
-    count = tf.cast(tf.size(x) // x.shape[axis], x.dtype)
-    count = all_sum(count)
-    mean = all_sum(tf.reduce_sum(x, axes, keepdims=True)) / count
-    return mean, all_sum(tf.reduce_sum(tf.math.squared_difference(x, mean), axes, keepdims=True)) / count
+    return tuple(_as_rank(value, rank, places) for value in (mean, variance))
+
+
+def raised(x):
+    """x in float32, or as it is in float64."""
+    return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
 def all_sum(value):
@@ -53,11 +109,6 @@ def all_sum(value):
     if context is None or context.num_replicas_in_sync == 1:
         return value
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-
-
-def raised(x):
-    """x in float32, or as it is in float64."""
-    return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
 def fitting_groups(groups, channels: int) -> int:
@@ -79,3 +130,257 @@ def fitting_groups(groups, channels: int) -> int:
             f"Pass one of {fitting}, or groups='auto' for the largest up to 32."
         )
     return groups
+
+
+# Views. A flat tensor is [B, P, C] with places on axis 1, or [B, C, P] with places on axis 2; what belongs to a sample and
+# channel keeps the axis of the places with size 1.
+
+
+def _flattened(x, axis):
+    """(x as a flat tensor, axis of its places)."""
+    rank = len(x.shape)
+    last = axis in (-1, rank - 1)
+    between = x.shape[1:-1] if last else x.shape[2:]
+    count = between.num_elements()
+    if count is None:
+        shape = tf.shape(x)
+        count = tf.reduce_prod(shape[1:-1] if last else shape[2:])
+    batch = x.shape[0] if x.shape[0] is not None else tf.shape(x)[0]
+    channels = x.shape[axis]
+    return tf.reshape(x, [batch, count, channels] if last else [batch, channels, count]), 1 if last else 2
+
+
+def _as_rank(value, rank, places):
+    """[B or 1, 1, C] or [B or 1, C, 1] with as many axes as an input of that rank."""
+    channels = value.shape[3 - places]
+    ones = [1] * (rank - 2)
+    return tf.reshape(value, [-1, *ones, channels] if places == 1 else [-1, channels, *ones])
+
+
+def _along(vector, places):
+    """[C] as [1, 1, C] or [1, C, 1]."""
+    return tf.reshape(vector, [1, 1, -1] if places == 1 else [1, -1, 1])
+
+
+# Loops over full-size tensors: written once, run as plain operations or compiled by XLA into one loop each.
+
+
+def _compilable(loop):
+    """Gives a function of (compiled, fixed Python arguments, tensors) the choice between plain operations and XLA."""
+
+    @functools.cache
+    def xla(*fixed):
+        return tf.function(functools.partial(loop, *fixed), jit_compile=True, autograph=False)
+
+    def run(compiled, fixed, *tensors):
+        if not compiled:
+            return loop(*fixed, *tensors)
+        # The concrete function is called, because each new shape is meant to be traced and needs no warning.
+        return xla(*fixed).get_concrete_function(*tensors)(*tensors)
+
+    return run
+
+
+def _sum_over_places(term, places, *tensors):
+    """Sum over places of term(*tensors), float32 or float64; the axis of places stays with size 1."""
+    size = tensors[0].shape[places]
+    step = next((n for n in range(STEP, 1, -1) if size and size % n == 0), None)
+    if places == 2 or step is None or not _only_cpus():
+        return tf.reduce_sum(term(*(raised(t) for t in tensors)), places, keepdims=True)
+    shape = [tf.shape(tensors[0])[0], step, size // step, tensors[0].shape[2]]
+    steps = [tf.reshape(t, shape) for t in tensors]
+    total = tf.add_n([term(*(raised(t[:, i]) for t in steps)) for i in range(step)])
+    return total if size == step else _sum_over_places(tf.identity, places, total)
+
+
+def _only_cpus():
+    return all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
+
+
+@_compilable
+def _mean_and_variance(places, x):
+    count = tf.cast(tf.shape(x)[places], raised(x[:0]).dtype)
+    mean = _sum_over_places(tf.identity, places, x) / count
+    return mean, _sum_over_places(lambda t: tf.math.squared_difference(t, mean), places, x) / count
+
+
+@_compilable
+def _moments_gradient(places, x, mean, dmean, dvariance):
+    count = tf.cast(tf.shape(x)[places], mean.dtype)
+    return tf.cast((dmean + 2 * dvariance * (raised(x) - mean)) / count, x.dtype)
+
+
+@_compilable
+def _result(kind, x, gamma, beta, v, root, floor):
+    x, dtype = raised(x), x.dtype
+    if kind[0] == "s":
+        return tf.cast(x * tf.sigmoid(v * x) * (gamma / root) + beta, dtype)
+    return tf.cast(x / tf.maximum(floor, _second(kind, x, v, root)) * gamma + beta, dtype)
+
+
+@_compilable
+def _sums(kind, places, x, dy, v, root, floor):
+    """Sums over places of dy times the slopes of h / d in gamma, root, floor and v; gamma and the like still to be applied."""
+
+    def add(term):
+        return _sum_over_places(term, places, x, dy)
+
+    shift = _sum_over_places(tf.identity, places, dy)
+    if kind[0] == "s":
+        scale = add(lambda x, g: g * x * tf.sigmoid(v * x)) / root
+        return (
+            shift,
+            scale,
+            -scale / root,
+            None,
+            add(lambda x, g: g * x * x * _bell(v * x)) / root if kind == "s0" else None,
+        )
+
+    def chosen(x):
+        second = _second(kind, x, v, root)
+        denominator = tf.maximum(floor, second)
+        return second >= floor, denominator, -x / denominator / denominator
+
+    scale = add(lambda x, g: g * x / tf.maximum(floor, _second(kind, x, v, root)))
+
+    def in_root(x, g):
+        second, _, slope = chosen(x)
+        return tf.where(second, g * slope * (x + 1) if kind == "b1" else g * slope, 0)
+
+    def in_floor(x, g):
+        second, _, slope = chosen(x)
+        return tf.where(second, tf.zeros_like(g), g * slope)
+
+    def in_v(x, g):
+        second, _, slope = chosen(x)
+        return tf.where(second, g * slope * x, 0)
+
+    return shift, scale, add(in_root), add(in_floor), add(in_v) if kind == "b0" else None
+
+
+@_compilable
+def _input_gradient(kind, x, dy, gamma, v, root, floor, *pulls):
+    x, g, dtype = raised(x), raised(dy) * gamma, x.dtype
+    if kind[0] == "s":
+        dx = g / root * (tf.sigmoid(v * x) + v * x * _bell(v * x))
+    else:
+        second = _second(kind, x, v, root)
+        denominator = tf.maximum(floor, second)
+        slope = {"b0": v, "b1": root, "b2": -1.0}[kind]
+        dx = g / denominator * tf.where(second >= floor, 1 - x / denominator * slope, 1)
+    for slope, centre in zip(pulls[::2], pulls[1::2]):
+        dx += slope * (x - centre)
+    return tf.cast(dx, dtype)
+
+
+def _second(kind, x, v, root):
+    """The denominator's second branch, which reads the input."""
+    return {"b0": lambda: v * x + root, "b1": lambda: (x + 1) * root, "b2": lambda: root - x}[kind]()
+
+
+def _bell(z):
+    s = tf.sigmoid(z)
+    return s * (1 - s)
+
+
+# Statistics of the index sets, from the numbers of each sample and channel; and EvoNorm put together.
+
+
+def _moments(x, places, compiled=None):
+    """Mean and variance of each sample and channel of a flat tensor, with their gradient."""
+
+    @tf.custom_gradient
+    def measured(x):
+        mean, variance = _mean_and_variance(compiled, (places,), x)
+        return (mean, variance), lambda *d: _moments_gradient(compiled, (places,), x, mean, *d)
+
+    return measured(x)
+
+
+def _over_batch(mean, variance, count, synchronized):
+    """(mean, variance, number of values) of each channel, from those of each sample and channel over `count` places."""
+    total = all_sum if synchronized else tf.identity
+    samples = total(tf.cast(tf.shape(mean)[0], mean.dtype))
+    centre = total(tf.reduce_sum(mean, 0, keepdims=True)) / samples
+    spread = variance + tf.math.squared_difference(mean, centre)
+    return centre, total(tf.reduce_sum(spread, 0, keepdims=True)) / samples, samples * tf.cast(count, mean.dtype)
+
+
+def _over_groups(mean, variance, groups, places):
+    """Mean and variance of each group, repeated for its channels."""
+    centre = _group_mean(mean, groups, places)
+    return centre, _group_mean(variance + tf.math.squared_difference(mean, centre), groups, places)
+
+
+def _group_mean(value, groups, places, total=False):
+    """Mean (or total) over the channels of each group, repeated for them."""
+    channels = value.shape[3 - places]
+    if groups == channels:
+        return value
+    split = tf.reshape(value, [-1, groups, channels // groups])
+    pooled = tf.reduce_sum(split, 2) if total else tf.reduce_mean(split, 2)
+    return tf.reshape(tf.repeat(pooled, channels // groups, axis=1), tf.shape(value))
+
+
+class _Root:
+    """sqrt(variance + epsilon), where variance is the mean of (x - centre)**2 over `count` values, and the way back to x."""
+
+    def __init__(self, variance, epsilon, centre=None, count=None, pool=tf.identity):
+        self.variance, self.value = variance, tf.sqrt(variance + epsilon)
+        self.centre, self.count, self.pool = centre, count, pool
+
+    def pull(self, gradient, dvariance=0.0):
+        """(slope, centre): gradients in the root (per sample and channel) and variance add slope * (x - centre) to dx."""
+        return 2 * (self.pool(gradient / (2 * self.value)) + dvariance) / self.count, self.centre
+
+
+def _roots(kind, x, places, groups, epsilon, synchronized, given, compiled):
+    """(the instance or group root, the batch root or None) of one formula."""
+    mean, variance = _mean_and_variance(compiled, (places,), x)
+    count = tf.cast(tf.shape(x)[places], mean.dtype)
+    square = variance + tf.square(mean)
+    if kind[0] == "s":
+        count *= mean.shape[3 - places] // groups
+        pool = functools.partial(_group_mean, groups=groups, places=places, total=True)
+        if kind == "s2":
+            return _Root(_group_mean(square, groups, places), epsilon, 0.0, count, pool), None
+        centre, spread = _over_groups(mean, variance, groups, places)
+        return _Root(spread, epsilon, centre, count, pool), None
+    root = _Root(variance, epsilon, mean, count) if kind == "b0" else _Root(square, epsilon, 0.0, count)
+    if given is not None:
+        return root, _Root(given, epsilon)
+    centre, spread, count = _over_batch(mean, variance, count, synchronized)
+    total = all_sum if synchronized else tf.identity
+    return root, _Root(spread, epsilon, centre, count, lambda t: total(tf.reduce_sum(t, 0, keepdims=True)))
+
+
+def _evonorm(kind, x, gamma, beta, v, groups, axis, epsilon, variance, synchronized, compiled):
+    flat, places = _flattened(x, axis)
+    if compiled is None:
+        compiled = _only_cpus() and flat.shape[places] is not None
+    along = [1, 1, -1] if places == 1 else [1, -1, 1]
+    given = None if variance is None else tf.reshape(variance, along)
+    learned = kind in ("b0", "s0")
+
+    @tf.custom_gradient
+    def normalized(x, *parameters):
+        gamma, beta, *rest = (tf.reshape(p, along) for p in parameters)
+        v = rest[0] if learned else tf.ones_like(gamma)
+        root, floor = _roots(kind, x, places, groups, epsilon, synchronized, given, compiled)
+        low = floor.value if floor else root.value
+        y = _result(compiled, (kind,), x, gamma, beta, v, root.value, low)
+
+        def gradient(dy, dvariance):
+            shift, scale, droot, dfloor, dv = _sums(compiled, (kind, places), x, dy, v, root.value, low)
+            pulls = root.pull(gamma * droot)
+            if floor and given is None:
+                dvariance = tf.reshape(dvariance, along)
+                pulls += floor.pull(gamma * dfloor, all_sum(dvariance) if synchronized else dvariance)
+            dx = _input_gradient(compiled, (kind,), x, dy, gamma, v, root.value, low, *pulls)
+            slopes = [scale, shift] + ([gamma * dv] if learned else [])
+            return dx, *(tf.reduce_sum(slope, [0, places]) for slope in slopes)
+
+        return (y, tf.reshape(floor.variance if floor else root.variance[:1], [-1])), gradient
+
+    y, variance = normalized(flat, *(tf.convert_to_tensor(p) for p in ((gamma, beta, v) if learned else (gamma, beta))))
+    return tf.reshape(y, tf.shape(x)), variance

@@ -2,15 +2,13 @@
 
 import tensorflow as tf
 
-OPTIONS = ("initializer", "regularizer", "constraint")
+# What Keras may be told about a variable, and the module that reads and writes it.
+OPTIONS = {
+    "initializer": tf.keras.initializers,
+    "regularizer": tf.keras.regularizers,
+    "constraint": tf.keras.constraints,
+}
 KERAS_2 = getattr(tf.keras, "__version__", "2.").startswith("2.")
-
-
-def options(layer, names) -> dict:
-    """The named initializers, regularizers and constraints of a layer as its config holds them."""
-    kinds = {"initializer": tf.keras.initializers, "regularizer": tf.keras.regularizers}
-    kinds["constraint"] = tf.keras.constraints
-    return {name: kinds[name.rsplit("_", 1)[1]].serialize(getattr(layer, name)) for name in names}
 
 
 class NormAct(tf.keras.layers.Layer):
@@ -46,12 +44,15 @@ class NormAct(tf.keras.layers.Layer):
         if not epsilon > 0:
             raise ValueError(f"epsilon must be positive. Received epsilon={epsilon}. The paper's is 1e-5.")
         self.axis, self.epsilon, self.apply_act = axis, epsilon, apply_act
-        self.beta_initializer = tf.keras.initializers.get(beta_initializer)
-        self.gamma_initializer = tf.keras.initializers.get(gamma_initializer)
-        self.beta_regularizer = tf.keras.regularizers.get(beta_regularizer)
-        self.gamma_regularizer = tf.keras.regularizers.get(gamma_regularizer)
-        self.beta_constraint = tf.keras.constraints.get(beta_constraint)
-        self.gamma_constraint = tf.keras.constraints.get(gamma_constraint)
+        self.vectors = []
+        self.describe("beta", beta_initializer, beta_regularizer, beta_constraint)
+        self.describe("gamma", gamma_initializer, gamma_regularizer, gamma_constraint)
+
+    def describe(self, name, initializer, regularizer=None, constraint=None):
+        """Stores `<name>_initializer` and so on, for `channel_weight` and the config."""
+        self.vectors = [*self.vectors, name]
+        for option, value in zip(OPTIONS, (initializer, regularizer, constraint)):
+            setattr(self, f"{name}_{option}", OPTIONS[option].get(value))
 
     def build(self, input_shape):
         shape = tuple(input_shape)
@@ -70,7 +71,7 @@ class NormAct(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def channel_weight(self, name):
-        """A trainable variable [C] made from the layer's `<name>_initializer`, `_regularizer` and `_constraint`."""
+        """A trainable variable [C] as `describe` was told."""
         made = {option: getattr(self, f"{name}_{option}") for option in OPTIONS}
         return self.add_weight(name=name, **self._vector(), **made)
 
@@ -102,5 +103,7 @@ class NormAct(tf.keras.layers.Layer):
 
     def get_config(self):
         config = {"axis": self.axis, "epsilon": self.epsilon, "apply_act": self.apply_act}
-        config |= options(self, [f"{name}_{kind}" for name in ("beta", "gamma") for kind in OPTIONS])
+        for name in self.vectors:
+            for option, module in OPTIONS.items():
+                config[f"{name}_{option}"] = module.serialize(getattr(self, f"{name}_{option}"))
         return {**super().get_config(), **config}

@@ -1,0 +1,152 @@
+"""The rules of the house, read from the sources: which room may import which, one spelling of Keras, no unknown public name."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGES = ("tf_pixpro", "tf_evonorm", "experiments")
+
+# A room imports rooms of a lower floor, or of its own where the plan has them side by side.
+FLOORS = {
+    "tf_pixpro.version": 0,
+    "tf_pixpro.geometry": 1,
+    "tf_pixpro.normalization": 1,
+    "tf_pixpro.layers": 2,
+    "tf_pixpro.losses": 2,
+    "tf_pixpro.augment": 2,
+    "tf_pixpro.data": 2,
+    "tf_pixpro.scenes": 2,
+    "tf_pixpro.optimizers": 2,
+    "tf_pixpro.pictures": 2,
+    "tf_pixpro.probe": 2,
+    "tf_pixpro.model": 3,
+    "tf_pixpro": 4,
+    "tf_evonorm.functional": 1,
+    "tf_evonorm.norm_act": 2,
+    "tf_evonorm.baselines": 2,
+    "tf_evonorm.layers": 2,
+    "tf_evonorm.backbones": 3,
+    "tf_evonorm.replace": 3,
+    "tf_evonorm": 4,
+    "experiments": 5,
+}
+
+PUBLIC = {
+    "tf_pixpro": {
+        "LARS",
+        "PixPro",
+        "PixelPropagation",
+        "ProjectionHead",
+        "WarmupCosine",
+        "WarmupStep",
+        "__version__",
+        "cell_centres",
+        "export_encoder",
+        "load_backbone",
+        "momentum_schedule",
+        "pixel_consistency",
+        "positive_mask",
+        "save_backbone",
+    },
+}
+
+
+def sources(*packages):
+    return [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def module_name(path: pathlib.Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: pathlib.Path) -> set:
+    """Full names of the modules that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            files = {name for name in inner if (ROOT / (name.replace(".", "/") + ".py")).exists()}
+            found |= files or {node.module}
+    return found
+
+
+def floor(module: str) -> int:
+    while module:
+        if module in FLOORS:
+            return FLOORS[module]
+        module = module.rpartition(".")[0]
+    raise KeyError(module)
+
+
+@pytest.mark.parametrize("path", sources(*PACKAGES), ids=module_name)
+def test_imports_flow_downward(path):
+    here = module_name(path)
+    for there in imports(path):
+        package = there.partition(".")[0]
+        if package not in PACKAGES:
+            continue
+        assert {here.partition(".")[0], package} != {"tf_pixpro", "tf_evonorm"}, (
+            f"{here} -> {there}: the packages do not meet"
+        )
+        assert floor(there) <= floor(here), f"{here} (floor {floor(here)}) -> {there} (floor {floor(there)}): upward"
+
+
+@pytest.mark.parametrize("path", sources("tf_pixpro", "tf_evonorm"), ids=module_name)
+def test_libraries_read_no_flags_and_spell_keras_one_way(path):
+    for there in imports(path):
+        assert not there.startswith(("absl.flags", "ml_collections")), f"{there}: flags belong to experiments/"
+        assert there.partition(".")[0] not in ("keras", "tf_keras"), f"{there}: write tf.keras"
+
+
+def test_official_vision_is_imported_by_transfer_only():
+    for path in sources("tf_pixpro", "tf_evonorm"):
+        if "transfer" not in path.parts:
+            assert not [name for name in imports(path) if name.startswith("official.vision")], path
+
+
+@pytest.mark.parametrize("path", sources(*PACKAGES), ids=module_name)
+def test_every_file_says_what_it_is_for_and_stays_small(path):
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text)), f"{path}: no docstring"
+    assert len(text.splitlines()) <= 450, f"{path}: two purposes in one room?"
+
+
+def test_public_names_are_these():
+    import tf_pixpro
+
+    assert set(tf_pixpro.__all__) == PUBLIC["tf_pixpro"]
+    assert all(getattr(tf_pixpro, name) is not None for name in tf_pixpro.__all__)
+
+
+def test_public_names_are_in_the_readme():
+    text = (ROOT / "README.md").read_text()
+    import tf_evonorm
+    import tf_pixpro
+
+    names = {*tf_pixpro.__all__, *tf_evonorm.__all__} - {"__version__"}
+    assert not sorted(name for name in names if name not in text)
+
+
+def test_every_public_layer_is_under_contract():
+    import tensorflow as tf
+    from contract import CASES
+
+    import tf_evonorm
+    import tf_pixpro
+
+    public = {
+        value
+        for package in (tf_pixpro, tf_evonorm)
+        for value in (getattr(package, name) for name in package.__all__)
+        if isinstance(value, type)
+        and issubclass(value, tf.keras.layers.Layer)
+        and not issubclass(value, tf.keras.Model)
+    }
+    covered = {case.layer for case in CASES}
+    assert not sorted(layer.__name__ for layer in public - covered)

@@ -61,9 +61,13 @@ def scene(index: int, seed: int = 0, size: tuple[int, int] = (128, 128), objects
     """
     height, width = size
     if min(size) < 16:
-        raise ValueError(f"a scene must have sides of 16 pixels or more. Received size={size}. Pass for example (128, 128).")
+        raise ValueError(
+            f"a scene must have sides of 16 pixels or more. Received size={size}. Pass for example (128, 128)."
+        )
     if not 1 <= objects[0] <= objects[1]:
-        raise ValueError(f"objects must be (fewest, most), at least 1. Received objects={objects}. Pass for example (2, 6).")
+        raise ValueError(
+            f"objects must be (fewest, most), at least 1. Received objects={objects}. Pass for example (2, 6)."
+        )
     random = np.random.default_rng([seed, index])
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     canvas = _textured(random, random.choice(["stripes", "dots", "checks", "noise", "plain"]), x, y, min(size))
@@ -112,11 +116,10 @@ def _outside(shape, x, y, radius):
         return np.hypot(x, y) - 0.9 * radius
     if shape == "ring":
         return np.abs(np.hypot(x, y) - 0.72 * radius) - 0.25 * radius
-    x, y = np.abs(x) if shape != "triangle" else x, y
     if shape == "square":
-        return np.maximum(x, np.abs(y)) - 0.7 * radius
+        return np.maximum(np.abs(x), np.abs(y)) - 0.7 * radius
     if shape == "cross":
-        y, long, short = np.abs(y), 0.92 * radius, 0.3 * radius
+        x, y, long, short = np.abs(x), np.abs(y), 0.92 * radius, 0.3 * radius
         return np.minimum(np.maximum(x - long, y - short), np.maximum(x - short, y - long))
     if shape == "triangle":
         return np.maximum(np.abs(x) * 0.8660254 - y * 0.5, y) - 0.5 * radius
@@ -132,7 +135,10 @@ def _textured(random, texture, x, y, extent):
     first, second = _two_colours(random)
     period = max(3.5, extent * random.uniform(0.12, 0.25))
     u, v = _turned(x, y, random.uniform(0, np.pi))
-    u, v = (u + random.uniform(0, period)) * (2 * np.pi / period), (v + random.uniform(0, period)) * (2 * np.pi / period)
+    u, v = (
+        (u + random.uniform(0, period)) * (2 * np.pi / period),
+        (v + random.uniform(0, period)) * (2 * np.pi / period),
+    )
     if texture == "stripes":
         wave = 2.0 * np.sin(u)
     elif texture == "checks":

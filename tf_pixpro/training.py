@@ -119,7 +119,8 @@ class PixProTask(base_task.Task):
         logs = {"features": features, "label": inputs["label"], "query": inputs["query"]}
         if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
             # The only strategy whose other replicas this process does not see.
-            logs = tf.distribute.get_replica_context().all_gather(logs, axis=0)
+            # Identity places what comes from the images' iterator, which the gathering wants to know.
+            logs = tf.distribute.get_replica_context().all_gather(tf.nest.map_structure(tf.identity, logs), axis=0)
         return logs
 
     def aggregate_logs(self, state=None, step_outputs=None):
@@ -135,6 +136,7 @@ class PixProTask(base_task.Task):
         features, labels, query = (
             np.concatenate([part[name] for part in aggregated_logs]) for name in ("features", "label", "query")
         )
+        query = query.astype(bool)
         accuracy = self.evaluation.accuracy(features[~query], labels[~query], features[query], labels[query])
         return {self.evaluation.name: accuracy}
 
@@ -226,8 +228,7 @@ def pretrain(task, config, strategy, workdir, mode="train_and_eval", pictures=No
     config = config.replace(
         trainer=config.trainer.replace(best_checkpoint_eval_metric=name, best_checkpoint_metric_comp=comparison)
     )
-    # A worker that is not the chief takes part in saving, but into a folder of its own.
-    kept = workdir if chief else tempfile.mkdtemp()
+    kept = workdir if chief else _follower_folder(workdir, config.trainer.best_checkpoint_export_subdir)
     best = _BestBackbone(os.path.join(kept, config.trainer.best_checkpoint_export_subdir), name, comparison)
     with strategy.scope():
         trainer = train_utils.create_trainer(
@@ -268,6 +269,16 @@ def pretrain(task, config, strategy, workdir, mode="train_and_eval", pictures=No
     return trainer.model, {name: float(value) for name, value in results.items()}
 
 
+def _follower_folder(workdir, best):
+    """A folder for a worker that is not the chief: it takes part in saving, and must think the same checkpoint the best so far."""
+    folder = tempfile.mkdtemp()
+    known = os.path.join(workdir, best, "info.json")
+    if tf.io.gfile.exists(known):
+        tf.io.gfile.makedirs(os.path.join(folder, best))
+        tf.io.gfile.copy(known, os.path.join(folder, best, "info.json"))
+    return folder
+
+
 class _BestBackbone(train_utils.BestCheckpointExporter):
     """Keeps the best checkpoint, and its encoder as a file of its own."""
 
@@ -283,21 +294,20 @@ class _Runner(train_lib.OrbitExperimentRunner):
 
     def _maybe_build_checkpoint_manager(self):
         manager = super()._maybe_build_checkpoint_manager()
-        if self.strategy.extended.should_checkpoint:
+        latest = tf.train.latest_checkpoint(self.model_dir)
+        if self.strategy.extended.should_checkpoint or not latest:
             return manager
-
-        def read():
-            path = tf.train.latest_checkpoint(self.model_dir)
-            if path:
-                self.trainer.checkpoint.restore(path)
-
+        # The others save into folders of their own (all must take part); give them the chief's last word, and its step.
+        own = os.path.join(manager.directory, os.path.basename(latest))
+        for file in tf.io.gfile.glob(f"{latest}.*"):
+            tf.io.gfile.copy(file, own + file[len(latest) :])
+        tf.compat.v1.train.update_checkpoint_state(manager.directory, own)
         return tf.train.CheckpointManager(
             self.trainer.checkpoint,
             directory=manager.directory,
             max_to_keep=1,
             step_counter=self.trainer.global_step,
             checkpoint_interval=self.params.trainer.checkpoint_interval,
-            init_fn=read,
         )
 
 
@@ -308,7 +318,7 @@ def _marked(dataset, is_query):
         return {
             "image": batch["image"],
             "label": batch["label"],
-            "query": tf.fill(tf.shape(batch["label"]), is_query),
+            "query": tf.fill(tf.shape(batch["label"]), int(is_query)),  # workers do not exchange bools
         }
 
     return dataset.map(mark)

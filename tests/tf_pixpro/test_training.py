@@ -1,6 +1,11 @@
 """The task in Model Garden's loop: what a run leaves, resume, replicas, XLA, precision, the stop at a non-finite loss."""
 
 import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -42,7 +47,8 @@ def views(context=None, start_step=0, bad_step=None):
         return {"view1": images[0], "view2": images[1], "box1": boxes[0], "box2": boxes[1]}
 
     size = context.get_per_replica_batch_size(BATCH) if context else BATCH
-    return tf.data.Dataset.range(start_step * BATCH, 10**6).map(image).batch(size, drop_remainder=True)
+    batches = tf.data.Dataset.range(start_step * BATCH, 10**6).map(image).batch(size, drop_remainder=True)
+    return batches.shard(context.num_input_pipelines, context.input_pipeline_id) if context else batches
 
 
 def labelled(count, seed):
@@ -93,7 +99,15 @@ def test_what_a_run_leaves(tmp_path):
     assert latest_step(str(tmp_path)) == STEPS == trained.momentum_step.numpy()
     assert results["knn_accuracy"] > 0.9  # the colours tell the classes apart
     summaries = tags(tmp_path / "train")
-    expected = "training_loss", "learning_rate", "momentum", "gradient_norm", "positives", "without_positives", "projection_std"
+    expected = (
+        "training_loss",
+        "learning_rate",
+        "momentum",
+        "gradient_norm",
+        "positives",
+        "without_positives",
+        "projection_std",
+    )
     for tag in expected:
         assert [step for step, _ in summaries[tag]] == [1, 2, 3, 4, 5, 6], tag
     assert len(summaries["images_per_second"]) == 5  # the first loop compiles
@@ -175,6 +189,41 @@ def test_a_non_finite_loss_stops_the_run_and_names_the_step(tmp_path, per_loop):
     assert all(np.isfinite(w).all() for w in weights if w.dtype.kind == "f")
 
 
+@pytest.mark.slow
+def test_two_workers_train_as_one_replica_and_resume(tmp_path):
+    one, results = run(tmp_path / "one", "train_and_eval")
+    for steps in (3, STEPS):  # the second start finds the checkpoint of the first
+        answers = _workers(2, tmp_path / "two", steps)
+    for answer in answers:
+        with np.load(answer) as weights:
+            for number, weight in enumerate(one.weights):
+                np.testing.assert_allclose(weights[f"w{number}"], weight.numpy(), atol=1e-5, err_msg=weight.name)
+            assert weights["accuracy"] == results["knn_accuracy"]
+    assert len(list((tmp_path / "two" / "train").glob("events.*"))) == 2  # the chief's, once for each start
+
+
+def _workers(count, folder, steps):
+    """Runs this file as `count` processes of one cluster and returns what each wrote."""
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
+    addresses = [f"localhost:{s.getsockname()[1]}" for s in sockets]
+    for s in sockets:
+        s.close()
+    root, answers, processes = pathlib.Path(__file__).resolve().parents[2], [], []
+    for index in range(count):
+        cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        answers.append(folder.parent / f"worker{index}.npz")
+        command = [sys.executable, __file__, str(folder), str(steps), str(answers[-1])]
+        environment = {**os.environ, "TF_CONFIG": json.dumps(cluster), "PYTHONPATH": str(root)}
+        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    try:
+        for process in processes:
+            assert process.wait(timeout=600) == 0, process.stderr.read()[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+    return answers
+
+
 def test_mistakes(tmp_path):
     with pytest.raises(ValueError, match="Received mode='both'"):
         run(tmp_path, "both")
@@ -184,3 +233,10 @@ def test_mistakes(tmp_path):
         run(tmp_path, "train_and_eval", evaluation=None)
     with pytest.raises(TypeError, match="step_per_loop"):
         run(tmp_path, step_per_loop=3)
+
+
+if __name__ == "__main__":  # one worker of the test above
+    workers = tf.distribute.MultiWorkerMirroredStrategy()
+    trained, numbers = run(pathlib.Path(sys.argv[1]), "train_and_eval", workers, steps=int(sys.argv[2]))
+    arrays = {f"w{number}": weight.numpy() for number, weight in enumerate(trained.weights)}
+    np.savez(sys.argv[3], accuracy=numbers["knn_accuracy"], **arrays)

@@ -10,26 +10,33 @@ import tensorflow as tf
 def double_precision():
     """Models are built in float64, so that parity is exact to rounding."""
     tf.keras.backend.set_floatx("float64")
+    tf.keras.mixed_precision.set_global_policy("float64")
     try:
         yield
     finally:
         tf.keras.backend.set_floatx("float32")
+        tf.keras.mixed_precision.set_global_policy("float32")
 
 
 def randomize(model, seed=0):
     """Draws kernels by their fan-in, gammas and variances around 1, betas and means around 0."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
+        if variable.name.startswith("count"):  # of the samples a preprocessing layer has seen
+            continue
         kind = variable.name.split(":")[0].split("/")[-1]
         shape = tuple(variable.shape)
-        if kind in ("gamma", "moving_variance", "v"):
+        if kind in ("gamma", "moving_variance", "variance", "v"):
             value = rng.uniform(0.5, 1.5, shape)
-        elif kind in ("beta", "moving_mean", "bias"):
+        elif kind in ("beta", "moving_mean", "mean", "bias"):
             value = rng.normal(0, 0.3, shape)
         else:
             fan_in = np.prod(shape[:-1]) if kind != "depthwise_kernel" else np.prod(shape[:2])
             value = rng.normal(0, np.sqrt(2 / fan_in), shape)
         variable.assign(value)
+    for layer in model.layers:
+        if hasattr(layer, "finalize_state"):  # preprocessing layers compute from their weights what they apply
+            layer.finalize_state()
 
 
 def copy_layers(source, target, renamed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import NamedTuple
 
@@ -62,7 +63,8 @@ def replace_norm_act(model: tf.keras.Model, norm_act, keep=()) -> tf.keras.Model
             model in which no normalization has an activation.
 
     Source: EvoNorm's published code, where a layer without nonlinearity is the affine only. LayerNormalization, which
-        normalizes each place by itself, and Normalization of inputs are left as they are.
+        normalizes each place by itself, and Normalization of inputs are left as they are. In a post-activation ResNet
+        the affine form leaves sums of branches unnormalized; the authors use EvoNorm in ResNet v2 only.
     """
     places = norm_act_places(model, keep)
     if not any(place.apply_act for place in places):
@@ -285,7 +287,12 @@ def _replace(model, norm_act, places, path):
         kept.append((layer, copy))
         return copy
 
-    new = tf.keras.models.clone_model(model, clone_function=clone)
+    settings = {"clone_function": clone}
+    if "call_function" in inspect.signature(tf.keras.models.clone_model).parameters and not isinstance(
+        model, tf.keras.Sequential
+    ):
+        settings["call_function"] = _call_without_defaults
+    new = tf.keras.models.clone_model(model, **settings)
     if model.built and not new.built:
         raise ValueError(
             f"a model must know its inputs. Received {path}{model.name}, a Sequential without one. "
@@ -297,6 +304,11 @@ def _replace(model, norm_act, places, path):
             if hasattr(copy, "finalize_state"):  # preprocessing layers compute from their weights what they apply
                 copy.finalize_state()
     return new
+
+
+def _call_without_defaults(layer, *args, **kwargs):
+    """Calls a layer as Keras 3 recorded it, less the empty arguments, such as a mask, that its substitute may not take."""
+    return layer(*args, **{name: value for name, value in kwargs.items() if value is not None})
 
 
 def _new_layer(layer, norm_act, apply_act):

@@ -64,6 +64,7 @@ def resnet(
     Source: He et al. 2015 (Deep Residual Learning), stride, padding, names and initial values as in PixPro's encoder
         (github.com/zdaxie/PixPro, contrast/resnet.py). Model Garden's ResNet differs in padding, epsilon and initial
         values (options here), and projects the first shortcut of depths 18 and 34, where this one is the identity.
+        EvoNorm's authors refuse it here, where its affine form leaves sums unnormalized; take `preactivation_resnet`.
     """
     check_resnet(depth, width, blocks, stem, output_stride)
     norm_act = norm_act or BatchNormAct

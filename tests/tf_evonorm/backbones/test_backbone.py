@@ -69,8 +69,12 @@ def test_compiles_with_xla():
 
 def test_saved_model_answers_alike(tmp_path):
     model = SMALL["resnet"][0](None)
-    tf.saved_model.save(model, str(tmp_path))
-    assert_levels_equal(tf.saved_model.load(str(tmp_path))(images_of()), model(images_of()))
+    module = tf.Module()
+    module.model = model
+    module.serve = tf.function(model, input_signature=[tf.TensorSpec([None, None, None, 3])])
+    tf.saved_model.save(module, str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
+    assert_levels_equal(loaded.serve(images_of()), model(images_of()))
 
 
 @pytest.mark.parametrize("norm_act", [None, S0, EvoNormB0])

@@ -52,6 +52,7 @@ RECIPES = {
 }
 
 
+@tf.autograph.experimental.do_not_convert
 def two_views(image_bytes, seed, size=(224, 224), recipe="BYOL", scale=None) -> dict[str, tf.Tensor]:
     """Two random views of one image.
 
@@ -230,9 +231,11 @@ def jittered(image, draws, view: View) -> tf.Tensor:
         lambda x: hue_turned(x, turn),
     ]
     order = tf.gather(tf.constant(_ORDERS), tf.cast(draws[4] * len(_ORDERS), tf.int32))
-    for place in range(4):
-        image = tf.switch_case(order[place], [lambda c=change, x=image: c(x) for change in changes])
-    return image
+
+    def step(place, image):
+        return place + 1, tf.switch_case(order[place], [lambda c=change: c(image) for change in changes])
+
+    return tf.while_loop(lambda place, _: place < 4, step, (0, image))[1]
 
 
 def _permutations(items):

@@ -2,7 +2,7 @@
 
 Every number of one table comes from one process, rounds interleaved, median of the rounds; read the ratios, because
 milliseconds move with what else the machine does. "plain" is the paper's formula as one would write it in TensorFlow
-(`tf.nn.moments` and automatic gradients). "kept" is what the forward pass leaves for the backward pass, in units of the input.
+(`tf.math.reduce_variance` and automatic gradients). "kept" is what the forward pass leaves for the backward pass, in units of the input.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def plain(layer: str, x, gamma, beta, v, groups: int = 32, epsilon: float = 1e-5
       gamma, beta, v: [C] of x's dtype.
       groups: divisor of C, S series only.
       epsilon: inside every root.
+
+    Its second derivatives are right too; with `tf.nn.moments` they are not, which holds the mean constant.
     """
     between = list(range(1, len(x.shape) - 1))
     kind = layer[-2:]
@@ -53,13 +55,13 @@ def plain(layer: str, x, gamma, beta, v, groups: int = 32, epsilon: float = 1e-5
         if kind == "S2":
             square = tf.reduce_mean(tf.square(split), axes, keepdims=True)
         else:
-            square = tf.nn.moments(split, axes, keepdims=True)[1]
+            square = tf.math.reduce_variance(split, axes, keepdims=True)
         gate = tf.sigmoid(v * x if kind == "S0" else x)
         deviation = tf.reshape(tf.broadcast_to(root(square), tf.shape(split)), tf.shape(x))
         return x * gate / deviation * gamma + beta
-    batch = root(tf.nn.moments(x, [0, *between])[1])
+    batch = root(tf.math.reduce_variance(x, [0, *between]))
     if kind == "B0":
-        second = v * x + root(tf.nn.moments(x, between, keepdims=True)[1])
+        second = v * x + root(tf.math.reduce_variance(x, between, keepdims=True))
     else:
         mean_square = root(tf.reduce_mean(tf.square(x), between, keepdims=True))
         second = (x + 1) * mean_square if kind == "B1" else mean_square - x

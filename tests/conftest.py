@@ -38,9 +38,9 @@ def shared_data():
     return lambda name: _shared("data", name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def two_replicas():
-    """A strategy of two replicas on one machine."""
+    """A strategy of two replicas on one machine; one for all tests, because the sums of several in one process collide."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 

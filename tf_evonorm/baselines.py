@@ -73,10 +73,8 @@ class BatchNormAct(_Activated):
             gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
             z, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=self.epsilon)
         else:
-            mean, biased = functional.moments(x, "batch", axis=self.axis, synchronized=self.synchronized)
+            mean, biased, count = functional.batch_moments(x, self.axis, self.synchronized)
             mean, biased = tf.reshape(mean, [-1]), tf.reshape(biased, [-1])
-            count = tf.cast(tf.size(x) // self.channels, mean.dtype)
-            count = count if alone else functional.all_sum(count)
             variance = biased * count / tf.maximum(count - 1, 1)
             z = self._affine(x, mean, biased)
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):

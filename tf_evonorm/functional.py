@@ -88,14 +88,22 @@ def moments(x, over: str = "batch", groups: int = 1, axis: int = -1, synchronize
     """
     if over not in OVER:
         raise ValueError(f"over must be one of {OVER}. Received over={over!r}. Pass one of them.")
+    if over == "batch":
+        return batch_moments(x, axis, synchronized)[:2]
     flat, places = _flattened(x, axis)
     mean, variance = _moments(flat, places)
-    if over == "batch":
-        mean, variance, _ = _over_batch(mean, variance, tf.shape(flat)[places], synchronized)
-    elif over != "instance":
+    if over != "instance":
         mean, variance = _over_groups(mean, variance, 1 if over == "layer" else groups, places)
-    rank = len(x.shape)
-    return tuple(_as_rank(value, rank, places) for value in (mean, variance))
+    return tuple(_as_rank(value, len(x.shape), places) for value in (mean, variance))
+
+
+def batch_moments(x, axis: int = -1, synchronized: bool = False):
+    """(mean, variance) as `moments` over the batch, and the number of values of each channel, over all replicas if synchronized."""
+    flat, places = _flattened(x, axis)
+    mean, variance = _moments(flat, places)
+    count = tf.cast(tf.shape(flat)[places], mean.dtype)
+    mean, variance, values = _over_batch(mean, variance, count, synchronized)
+    return *(_as_rank(value, len(x.shape), places) for value in (mean, variance)), values
 
 
 def raised(x):
@@ -300,10 +308,13 @@ def _moments(x, places, compiled=None):
 def _over_batch(mean, variance, count, synchronized):
     """(mean, variance, number of values) of each channel, from those of each sample and channel over `count` places."""
     total = all_sum if synchronized else tf.identity
-    samples = total(tf.cast(tf.shape(mean)[0], mean.dtype))
-    centre = total(tf.reduce_sum(mean, 0, keepdims=True)) / samples
+    # One message for sum and count.
+    sums = tf.reshape(tf.reduce_sum(mean, 0), [-1])
+    sums = total(count * tf.concat([sums, [tf.cast(tf.shape(mean)[0], mean.dtype)]], 0))
+    values = sums[-1]
+    centre = tf.reshape(sums[:-1] / values, [1, *mean.shape[1:]])
     spread = variance + tf.math.squared_difference(mean, centre)
-    return centre, total(tf.reduce_sum(spread, 0, keepdims=True)) / samples, samples * tf.cast(count, mean.dtype)
+    return centre, total(count * tf.reduce_sum(spread, 0, keepdims=True)) / values, values
 
 
 def _over_groups(mean, variance, groups, places):
@@ -329,9 +340,9 @@ class _Root:
         self.variance, self.value = variance, tf.sqrt(variance + epsilon)
         self.centre, self.count, self.pool = centre, count, pool
 
-    def pull(self, gradient, dvariance=0.0):
+    def pull(self, gradient, *dvariance):
         """(slope, centre): gradients in the root (per sample and channel) and variance add slope * (x - centre) to dx."""
-        return 2 * (self.pool(gradient / (2 * self.value)) + dvariance) / self.count, self.centre
+        return 2 * self.pool(gradient / (2 * self.value), *dvariance) / self.count, self.centre
 
 
 def _roots(kind, x, places, groups, epsilon, synchronized, given, compiled):
@@ -349,9 +360,11 @@ def _roots(kind, x, places, groups, epsilon, synchronized, given, compiled):
     root = _Root(variance, epsilon, mean, count) if kind == "b0" else _Root(square, epsilon, 0.0, count)
     if given is not None:
         return root, _Root(given, epsilon)
-    centre, spread, count = _over_batch(mean, variance, count, synchronized)
+    centre, spread, values = _over_batch(mean, variance, count, synchronized)
     total = all_sum if synchronized else tf.identity
-    return root, _Root(spread, epsilon, centre, count, lambda t: total(tf.reduce_sum(t, 0, keepdims=True)))
+    return root, _Root(
+        spread, epsilon, centre, values, lambda t, more: total(tf.reduce_sum(t, 0, keepdims=True) + more)
+    )
 
 
 def _evonorm(kind, x, gamma, beta, v, groups, axis, epsilon, variance, synchronized, compiled):
@@ -374,8 +387,7 @@ def _evonorm(kind, x, gamma, beta, v, groups, axis, epsilon, variance, synchroni
             shift, scale, droot, dfloor, dv = _sums(compiled, (kind, places), x, dy, v, root.value, low)
             pulls = root.pull(gamma * droot)
             if floor and given is None:
-                dvariance = tf.reshape(dvariance, along)
-                pulls += floor.pull(gamma * dfloor, all_sum(dvariance) if synchronized else dvariance)
+                pulls += floor.pull(gamma * dfloor, tf.reshape(dvariance, along))
             dx = _input_gradient(compiled, (kind,), x, dy, gamma, v, root.value, low, *pulls)
             slopes = [scale, shift] + ([gamma * dv] if learned else [])
             return dx, *(tf.reduce_sum(slope, [0, places]) for slope in slopes)

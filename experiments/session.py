@@ -63,8 +63,13 @@ def launch(main, modes=MODES):
     def start(_):
         main(start_session(config_flag.value, flags.FLAGS.workdir, flags.FLAGS.mode, flags.FLAGS.tpu))
 
+    run(start)
+
+
+def run(main):
+    """Runs a program: `main(arguments)` after its flags are read; a mistake of the caller ends it with one line and exit code 1."""
     try:
-        app.run(start, flags_parser=_parse)
+        app.run(main, flags_parser=_parse)
     except (ValueError, FloatingPointError, OSError, tf.errors.OpError) as error:
         logging.info("%s", traceback.format_exc())
         sys.exit(f"{_binary()}: {_line(error)}")
@@ -91,8 +96,11 @@ def start_session(config: ConfigDict, workdir: str, mode: str = "train_and_eval"
         runtime.num_gpus = len(tf.config.list_physical_devices("GPU"))
     if tpu:
         runtime.distribution_strategy, runtime.tpu = "tpu", tpu
+    kind = runtime.get("distribution_strategy", "mirrored")
+    if kind == "mirrored" and runtime.num_gpus <= 1:
+        kind = "one_device"  # the same, and XLA can compile it
     strategy = distribute_utils.get_distribution_strategy(
-        runtime.get("distribution_strategy", "mirrored"),
+        kind,
         num_gpus=runtime.num_gpus,
         all_reduce_alg=runtime.get("all_reduce_alg"),
         num_packs=runtime.get("num_packs", 1),
@@ -107,7 +115,7 @@ def start_session(config: ConfigDict, workdir: str, mode: str = "train_and_eval"
     return session
 
 
-def build(constructor, name: str, section, **more):
+def build(constructor, name: str, section, /, **more):
     """Calls `constructor` with a section of the config.
 
     Args:
@@ -123,19 +131,16 @@ def build(constructor, name: str, section, **more):
       ValueError: if the section names an argument that the constructor does not have, or lacks one that it needs.
     """
     section = dict(section or {})
-    signature = inspect.signature(constructor)
-    known = [name for name, p in signature.parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    unknown = sorted(set(section) - set(known))
     try:
-        if unknown:
-            raise TypeError(f"unexpected {', '.join(unknown)}")
-        signature.bind(**section, **more)
+        return constructor(**section, **more)
     except TypeError as error:
-        takes = ", ".join(k for k in known if k not in more)
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        known = [
+            key for key, p in inspect.signature(constructor).parameters.items() if p.kind in kinds and key not in more
+        ]
         raise ValueError(
-            f"config.{name} holds arguments of {constructor.__name__}. Received {section}: {error}. It takes {takes}."
+            f"config.{name} holds arguments of {constructor.__name__}. Received {section}: {error}. It takes {', '.join(known)}."
         ) from error
-    return constructor(**section, **more)
 
 
 @contextlib.contextmanager
@@ -159,6 +164,9 @@ def _binary():
 
 def _line(error):
     text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    if "Traceback" in text:  # of a config file, told by the flags' library
+        text = text.strip().splitlines()[-1]
+    text = text.split("In call to configurable")[0]  # added by gin on the way up
     return " ".join(text.split()) or type(error).__name__
 
 
@@ -178,7 +186,7 @@ def _remember(session):
     """Writes config.json, or compares with the one that is there."""
     path = os.path.join(session.workdir, "config.json")
     written = session.config.to_json_best_effort(indent=1)
-    if tf.io.gfile.exists(path):
+    if tf.io.gfile.exists(path) and tf.train.latest_checkpoint(session.workdir):
         with tf.io.gfile.GFile(path) as file:
             before, now = _flat(json.load(file)), _flat(json.loads(written))
         changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]

@@ -1,0 +1,186 @@
+"""Pre-trains an encoder with PixPro: images in, checkpoints, a Model Garden backbone and summaries out.
+
+python -m experiments.pretrain --config=experiments/configs/pixpro_r18_photos.py --config.source.path=photos.zip --workdir=workdir/photos
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import tensorflow as tf
+
+from experiments import session as sessions
+from tf_evonorm import BatchNormAct
+from tf_evonorm.backbones import resnet
+from tf_pixpro import LARS, PixelPropagation, PixPro, ProjectionHead, WarmupCosine, data, probe
+from tf_pixpro.training import PixProTask, Probe, experiment_config, pretrain
+
+OPTIMIZERS = {"lars": LARS, "sgd": tf.keras.optimizers.SGD, "adamw": tf.keras.optimizers.AdamW}
+CLASSIFIERS = {"knn": probe.nearest_neighbour_accuracy, "linear": probe.linear_accuracy}
+
+
+def main(session: sessions.Session):
+    """Runs one experiment.
+
+    The sections of its config, in data order, are the keyword arguments of: source: `data.source`; views:
+    `data.pretrain_dataset`; norm_act: `tf_evonorm.BatchNormAct`; encoder: `tf_evonorm.backbones.resnet`; projection, propagation,
+    model: `ProjectionHead`, `PixelPropagation`, `PixPro`; schedule: `Schedule`; optimizer, evaluation, trainer, runtime: the functions
+    below.
+
+    Returns:
+      (model, results), see `tf_pixpro.training.pretrain`.
+    """
+    config, build = session.config, sessions.build
+    source = build(data.source, "source", config.source)
+    schedule = build(Schedule, "schedule", config.schedule, images=source.num_examples)
+    runtime = dict(config.runtime)
+    xla = runtime.pop("enable_xla", False) and not isinstance(session.strategy, tf.distribute.TPUStrategy)
+    task = PixProTask(
+        functools.partial(pretext_model, config, schedule.steps),
+        functools.partial(optimizer, config, schedule),
+        lambda context, start: views(config, source, schedule.batch, context, start),
+        build(evaluation, "evaluation", config.evaluation, config=config, schedule=schedule)
+        if "eval" in session.mode
+        else None,
+        jit_compile=xla,
+        logging_dir=session.workdir,
+    )
+    trainer = build(intervals, "trainer", config.trainer, schedule=schedule)
+    experiment = experiment_config(schedule.steps, schedule.batch, trainer, runtime)
+    pictures = None
+    if config.pictures and session.mode != "eval":
+        pictures = next(iter(views(config, source, config.pictures)))
+    if session.chief:
+        print(
+            f"{source.num_examples} images, {schedule.epoch} steps of {schedule.batch} an epoch, {schedule.steps} in all, "
+            f"into {session.workdir}",
+            flush=True,
+        )
+    with sessions.quiet():
+        model, results = pretrain(task, experiment, session.strategy, session.workdir, session.mode, pictures)
+    if session.chief and results:
+        print("  ".join(f"{name} {value:.4f}" for name, value in results.items()))
+    return model, results
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long and how fast.
+
+    Attributes:
+      images: in one epoch.
+      batch: images per step, over all replicas.
+      epochs: passes over the images; each drops what does not fill a batch.
+      base_rate: learning rate of the peak for 256 images per step; it grows with the batch.
+      warmup_epochs: epochs of linear warm-up.
+    """
+
+    images: int
+    batch: int
+    epochs: float
+    base_rate: float
+    warmup_epochs: float = 5
+
+    @property
+    def epoch(self) -> int:
+        """Steps of an epoch."""
+        if self.images < self.batch:
+            raise ValueError(
+                f"an epoch needs at least one batch. Received {self.images} images and config.schedule.batch={self.batch}. "
+                "Lower the batch."
+            )
+        return self.images // self.batch
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run."""
+        return max(1, int(self.epoch * self.epochs))
+
+    @property
+    def rate(self) -> WarmupCosine:
+        """The learning rate by step."""
+        warmup = min(int(self.epoch * self.warmup_epochs), self.steps - 1)
+        return WarmupCosine(self.base_rate * self.batch / 256, self.steps, warmup)
+
+
+def pretext_model(config, steps: int) -> PixPro:
+    """The model of a config, for a run of that many steps; new weights."""
+    build = sessions.build
+    norm_act = functools.partial(build, BatchNormAct, "norm_act", config.norm_act)
+    return build(
+        PixPro,
+        "model",
+        config.model,
+        encoder=build(resnet, "encoder", config.encoder, norm_act=norm_act),
+        projection=build(ProjectionHead, "projection", config.projection, name="projection"),
+        propagation=build(PixelPropagation, "propagation", config.propagation, name="propagation"),
+        steps=steps,
+    )
+
+
+def optimizer(config, schedule: Schedule) -> tf.keras.optimizers.Optimizer:
+    """The optimizer that `config.optimizer.name` names, with the section's other arguments, at the schedule's rate."""
+    settings = dict(config.optimizer)
+    name = settings.pop("name", "lars")
+    if name not in OPTIMIZERS:
+        raise ValueError(f"config.optimizer.name must be one of {', '.join(OPTIMIZERS)}. Received {name!r}.")
+    return sessions.build(OPTIMIZERS[name], "optimizer", settings, learning_rate=schedule.rate)
+
+
+def evaluation(config, schedule: Schedule, kind="knn", bank=None, queries=None, bank_limit=None, query_limit=None):
+    """What is evaluated while training.
+
+    Args:
+      config, schedule: of the run.
+      kind: 'knn' or 'linear', a probe on labelled images; 'pretext', the pretext loss without training.
+      bank, queries: what `config.source` has otherwise for the images to learn from and to classify (of 'pretext' only the latter).
+      bank_limit, query_limit: at most so many images.
+
+    Returns:
+      As `PixProTask` takes it.
+    """
+    if kind not in (*CLASSIFIERS, "pretext"):
+        raise ValueError(f"config.evaluation.kind must be knn, linear or pretext. Received {kind!r}.")
+    bank, queries = (
+        sessions.build(data.source, f"evaluation.{name}", {**config.source, **(changed or {})})
+        for name, changed in (("bank", bank if kind != "pretext" else queries), ("queries", queries))
+    )
+    if kind == "pretext":
+        steps = max(1, min(query_limit or queries.num_examples, queries.num_examples) // schedule.batch)
+        return lambda context: views(config, queries, schedule.batch, context).take(steps)
+
+    def labelled(source, limit):
+        settings = {"size": config.views.size, "batch": schedule.batch, "limit": limit}
+        data.labelled_dataset(source, **settings)  # a source without labels is told now
+        return lambda context: data.labelled_dataset(source, input_context=context, **settings)
+
+    return Probe(labelled(bank, bank_limit), labelled(queries, query_limit), CLASSIFIERS[kind], f"{kind}_accuracy")
+
+
+def views(config, source, batch: int, context=None, start_step: int = 0) -> tf.data.Dataset:
+    """Batches of views as `config.views` says."""
+    return sessions.build(
+        data.pretrain_dataset,
+        "views",
+        config.views,
+        source=source,
+        global_batch=batch,
+        seed=config.seed,
+        input_context=context,
+        start_step=start_step,
+    )
+
+
+def intervals(schedule, steps_per_loop=10, checkpoint_epochs=1, evaluation_epochs=5, max_to_keep=3) -> dict:
+    """Model Garden's trainer settings: how often the bar moves (steps), what is saved and evaluated (epochs), checkpoints kept."""
+    return {
+        "steps_per_loop": min(steps_per_loop, schedule.steps),
+        "checkpoint_interval": max(1, int(checkpoint_epochs * schedule.epoch)),
+        "validation_interval": max(1, int(evaluation_epochs * schedule.epoch)),
+        "max_to_keep": max_to_keep,
+    }
+
+
+if __name__ == "__main__":
+    sessions.launch(main)

@@ -74,9 +74,8 @@ def test_operations_are_the_authors_to_two_levels(golden, name):
         amount = next(
             (archive[f"{key}/{n}"] for n in (f"{name}_factor", f"{name}_sigma") if f"{key}/{n}" in archive), 0.0
         )
-        result = OPERATIONS[name](
-            tf.constant(archive[f"{key}/source"], tf.float32), tf.constant(amount, tf.float32)
-        ).numpy()
+        planes = tf.constant(archive[f"{key}/source"].transpose(2, 0, 1), tf.float32)
+        result = OPERATIONS[name](planes, tf.constant(amount, tf.float32)).numpy().transpose(1, 2, 0)
         expected = archive[f"{key}/{name}"].astype(np.float32)
         expected = expected if expected.ndim == 3 else expected[..., None]
         far = np.abs(np.rint(result) - expected) > 2.0

@@ -1,0 +1,22 @@
+"""How fast the parts are: `python -m experiments.benchmark {pretrain-step,input,layers} [options]`; `--help` after a name lists them."""
+
+import importlib
+import sys
+
+MEASUREMENTS = {
+    "pretrain-step": "experiments.measure_pretrain_step",
+    "input": "experiments.measure_input",
+    "layers": "experiments.measure_layers",
+}
+
+
+def main(arguments):
+    """Runs the measurement that the first argument names with the other arguments."""
+    if not arguments or arguments[0] not in MEASUREMENTS:
+        received = arguments[0] if arguments else "nothing"
+        sys.exit(f"{__doc__}\nThe first argument names a measurement: {', '.join(MEASUREMENTS)}. Received {received}.")
+    return importlib.import_module(MEASUREMENTS[arguments[0]]).main(arguments[1:])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -19,7 +19,7 @@ def get_config(variant=""):
     config = ConfigDict()
     config.seed = 0
     config.deterministic = False
-    config.source = {"path": placeholder(str, required=True), "split": placeholder(str), "min_side": 96}
+    config.source = {"path": "", "split": placeholder(str), "min_side": 96}
     config.views = {"size": (96, 96), "recipe": "BYOL", "scale": (0.08, 1.0)}
     config.norm_act = {"synchronized": True}
     config.encoder = {"depth": 18}
@@ -42,7 +42,8 @@ def get_config(variant=""):
         config.evaluation = {"kind": "knn", "queries": {"split": "val"}}
     if variant == "smoke":
         config.source = {"path": "scenes", "num_examples": 16, "size": (96, 96)}
-        config.encoder.width, config.projection = 0.125, {"hidden": 32, "features": 16}
+        config.encoder.update(width=0.125, blocks=(1, 1, 1, 1))
+        config.projection = {"hidden": 32, "features": 16}
         config.schedule.update({"batch": 4, "epochs": 1.0, "warmup_epochs": 0.25})
         config.trainer.update({"steps_per_loop": 2, "evaluation_epochs": 1.0})
         config.evaluation, config.pictures = {"kind": "knn", "queries": {"seed": 1}}, 1

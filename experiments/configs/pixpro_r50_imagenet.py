@@ -44,7 +44,8 @@ def get_config(variant="100"):
         config.source = {"path": "scenes", "num_examples": 16, "size": (64, 64)}
         config.evaluation.queries = {"seed": 1}
         config.views.size = (64, 64)
-        config.encoder.width, config.projection = 0.125, {"hidden": 32, "features": 16}
+        config.encoder.update(width=0.125, blocks=(1, 1, 1, 1))
+        config.projection = {"hidden": 32, "features": 16}
         config.schedule.update({"batch": 4, "epochs": 1.0, "warmup_epochs": 0.25})
         config.trainer.update({"steps_per_loop": 2, "evaluation_epochs": 1.0})
         config.runtime.mixed_precision_dtype, config.pictures = "float32", 1

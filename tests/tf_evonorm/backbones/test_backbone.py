@@ -17,6 +17,7 @@ SMALL = {
     "mnasnet": (functools.partial(backbones.mnasnet, width=0.1), 1 + 16 * 2 + 1 + 1, 17),
     "efficientnet": (functools.partial(backbones.efficientnet, "b0", width=0.1), 1 + 15 * 2 + 1 + 1, 16),
 }
+SLOW = pytest.param("efficientnet", S0, marks=pytest.mark.slow)
 
 
 def images_of(size=64):
@@ -59,6 +60,16 @@ def test_keras_round_trips(name, norm_act, tmp_path):
     again.set_weights(model.get_weights())
     assert type(again) is type(model)
     assert_levels_equal(again(images_of()), wanted)
+
+
+def test_headed_backbone_comes_back_as_one():
+    images = tf.keras.Input((None, None, 3))
+    last = tf.keras.layers.Conv2D(4, 3, strides=2)(images)
+    outputs = {"2": last, "3": tf.keras.layers.Conv2D(8, 1)(last)}
+    model = backbones.HeadedBackbone(inputs=images, outputs=outputs)
+    again = backbones.HeadedBackbone.from_config(model.get_config())
+    assert type(again) is backbones.HeadedBackbone
+    assert set(again.output) == {"2", "3"} and list(again.output_specs) == ["2"]
 
 
 def test_compiles_with_xla():

@@ -29,7 +29,7 @@ def keras_names(model):
     return names
 
 
-@pytest.mark.parametrize("width", [0.5, 1.0])
+@pytest.mark.parametrize("width", [0.5, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_mobilenetv2_equals_keras(width):
     with double_precision():
         reference = tf.keras.applications.MobileNetV2((96, 64, 3), alpha=width, include_top=False, weights=None)

@@ -71,13 +71,9 @@ def check_parity(variant):
     assert {level: spec.as_list() for level, spec in model.output_specs.items()} == specs
 
 
-def test_49s_equals_model_garden():
-    check_parity("49S")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["49", "96", "143"])
-def test_others_equal_model_garden(variant):
+@pytest.mark.parametrize("variant", ["49S", "49", "96", "143"])
+def test_equals_model_garden(variant):
     check_parity(variant)
 
 

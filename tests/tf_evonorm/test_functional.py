@@ -38,7 +38,7 @@ def test_reference_numbers(golden, kind, dtype, axis, compiled, tolerance):
     archive = golden(ARCHIVE)
     cases = [case for case in json.loads(str(archive["meta"])) if case["layer"].lower().endswith(kind)]
     assert len(cases) == 7
-    for case in cases if not compiled else cases[:2]:
+    for case in cases if not compiled else cases[:1]:
         held = {name[3:]: archive[name] for name in archive.files if name.startswith(f"{case['case']:02d}_")}
         x, dy = (tf.constant(moved(held[name], axis).astype(dtype)) for name in ("x", "dy"))
         gamma, beta, v = (tf.constant(held[name].astype(dtype).ravel()) for name in ("gamma", "beta", "v"))
@@ -65,7 +65,8 @@ def test_reference_numbers(golden, kind, dtype, axis, compiled, tolerance):
 
 @pytest.mark.parametrize(
     "kind, mode",
-    [(kind, mode) for kind in KINDS for mode in ("eager", "graph")] + [("b0", "compiled"), ("s0", "compiled")],
+    [(kind, mode) for kind in KINDS for mode in ("eager", "graph")]
+    + [pytest.param(kind, "compiled", marks=pytest.mark.slow) for kind in KINDS],
 )
 def test_second_derivatives(kind, mode):
     """The gradient of a function of the gradient, against automatic differentiation of the plain formula."""

@@ -314,14 +314,13 @@ def _blur_matrix(sigma, pixels: int) -> tf.Tensor:
     constant matrices too, and only their weights depend on sigma.
     """
     powers = list(itertools.combinations_with_replacement(range(3), 3))
-    weights = tf.gather(_box_taps(sigma), tf.constant(powers))
-    cube = tf.matmul(tf.reduce_prod(weights, axis=1)[tf.newaxis], tf.constant(_blur_terms(pixels)))
-    return tf.reshape(cube, [pixels, pixels])
+    weights = tf.unstack(tf.reduce_prod(tf.gather(_box_taps(sigma), tf.constant(powers)), axis=1))
+    return tf.add_n([weight * term for weight, term in zip(weights, _blur_terms(pixels))])
 
 
 @functools.lru_cache(maxsize=8)
 def _blur_terms(pixels: int) -> np.ndarray:
-    """[10, pixels * pixels] float32: for each choice of three taps, the sum of the products of their matrices in every order."""
+    """[10, pixels, pixels] float32: for each choice of three taps, the sum of the products of their matrices in every order."""
     once = np.zeros([3, pixels, pixels])
     for row in range(pixels):
         for offset in range(-2, 3):
@@ -329,7 +328,7 @@ def _blur_terms(pixels: int) -> np.ndarray:
     terms = []
     for taps in itertools.combinations_with_replacement(range(3), 3):
         terms.append(sum(once[a] @ once[b] @ once[c] for a, b, c in set(itertools.permutations(taps))))
-    return np.reshape(terms, [10, pixels * pixels]).astype(np.float32)
+    return np.stack(terms).astype(np.float32)
 
 
 def _box_taps(sigma):

@@ -11,7 +11,7 @@ demo: $(VENV)/installed  ## pre-train, fine-tune with few labels, print the tabl
 	$(RUN) -m experiments.demo --workdir=$(WORKDIR) $(if $(IMAGES),--images=$(IMAGES))
 
 test: $(VENV)/installed  ## the quick tests
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2
 
 slow: $(VENV)/installed  ## training runs and process kills
 	$(RUN) -m pytest -m slow

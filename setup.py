@@ -29,7 +29,7 @@ EXTRAS = {
     "addons": [f"tensorflow-addons~=0.23.0; {OLD}"],
     "data": ["tensorflow-datasets", "pillow"],
     "experiments": [*GARDEN, "absl-py", "ml_collections", "tensorflow-datasets", "pillow", "matplotlib", "tqdm"],
-    "test": ["pytest", "pytest-timeout", "ruff"],
+    "test": ["pytest", "pytest-timeout", "pytest-xdist", "ruff"],
 }
 
 setup(

@@ -209,7 +209,7 @@ def test_collapse_measure_tells_spread_from_collapse():
 
 def test_wrong_arguments_are_refused():
     encoder = small_encoder()
-    with pytest.raises(ValueError, match="must give level '7'.*'4', '5'"):
+    with pytest.raises(ValueError, match=r"must give level '7'.*'4', '5'"):
         PixPro(encoder, level="7")
     with pytest.raises(ValueError, match="no dict of levels"):
         PixPro(tf.keras.Sequential([tf.keras.layers.Dense(3, input_shape=(2, 2, 3))]))

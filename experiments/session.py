@@ -164,6 +164,8 @@ def _binary():
 
 def _line(error):
     text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    if isinstance(error, KeyError):  # whose text is a repr
+        text = str(error.args[0])
     if "Traceback" in text:  # of a config file, told by the flags' library
         text = text.strip().splitlines()[-1]
     text = text.split("In call to configurable")[0]  # added by gin on the way up

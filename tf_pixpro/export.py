@@ -8,11 +8,9 @@ from typing import Optional
 
 import tensorflow as tf
 
+from tf_pixpro.augment import centre_view, normalised
 from tf_pixpro.checkpoints import load_backbone
 from tf_pixpro.model import PixPro
-
-MEAN = (0.485, 0.456, 0.406)
-DEVIATION = (0.229, 0.224, 0.225)
 
 
 def export_encoder(
@@ -21,8 +19,6 @@ def export_encoder(
     *,
     encoder: Optional[tf.keras.Model] = None,
     image_size=(224, 224),
-    mean=MEAN,
-    deviation=DEVIATION,
 ) -> str:
     """Writes an encoder as a SavedModel that turns images into features.
 
@@ -34,8 +30,7 @@ def export_encoder(
       InvalidArgumentError; the next request is answered.
     - `images`, input `images` [B, H, W, 3] float32: RGB in 0..255, any size that the encoder takes, not scaled or cut.
 
-    Both divide by 255 and normalise with `mean` and `deviation`, as the augmentations of pre-training do. BatchNorm uses its
-    running statistics.
+    Both normalise as the views of pre-training are. BatchNorm uses its running statistics.
 
     Args:
       model_or_checkpoint: a `PixPro`, an encoder, the path of a `.keras` file of either, or the path of a checkpoint (or of a folder
@@ -43,7 +38,6 @@ def export_encoder(
       path: folder to be made. It appears whole or not at all.
       encoder: an encoder built as the one in the checkpoint; its weights are replaced. Only with the path of a checkpoint.
       image_size: (height, width) in pixels that encoded images are brought to.
-      mean, deviation: per channel of RGB in 0..1.
 
     Returns:
       The path.
@@ -58,7 +52,7 @@ def export_encoder(
         raise ValueError(
             f"image_size must be (height, width), both positive. Received {image_size!r}. Pass e.g. (224, 224)."
         )
-    served = _serve(_encoder(model_or_checkpoint, encoder), tuple(map(int, image_size)), mean, deviation)
+    served = _serve(_encoder(model_or_checkpoint, encoder), tuple(map(int, image_size)))
     signatures = {"serving_default": served.encoded, "images": served.images}
     partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     try:
@@ -112,39 +106,26 @@ def _load_keras(path):
         ) from error
 
 
-def _serve(encoder, image_size, mean, deviation):
+def _serve(encoder, image_size):
     """A module that holds the encoder's variables and the two functions, but no Keras object, so that nothing of Keras is needed."""
     size = (encoder.inputs[0].shape[1], encoder.inputs[0].shape[2])
     if size != (None, None):
         image_size = tuple(fixed or asked for fixed, asked in zip(size, image_size))
     last = max(encoder.output)
 
-    def features(images):
-        normalised = (images / 255.0 - tf.constant(mean)) / tf.constant(deviation)
-        levels = encoder(normalised, training=False)
-        answer = {level: tf.cast(values, tf.float32) for level, values in levels.items()}
-        return {**answer, "pooled": tf.reduce_mean(answer[last], axis=[1, 2])}
-
-    def decode(image_bytes):
-        image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
-        return _cover(tf.ensure_shape(image, [None, None, 3]), image_size)
+    def features(views):
+        levels = {level: tf.cast(values, tf.float32) for level, values in encoder(views, training=False).items()}
+        return {**levels, "pooled": tf.reduce_mean(levels[last], axis=[1, 2])}
 
     def encoded(image_bytes):
-        images = tf.map_fn(decode, image_bytes, fn_output_signature=tf.TensorSpec([*image_size, 3], tf.float32))
-        return features(images)
+        spec = tf.TensorSpec([*image_size, 3], tf.float32)
+        return features(tf.map_fn(lambda one: centre_view(one, image_size, 1.0), image_bytes, fn_output_signature=spec))
 
     served = tf.Module(name="encoder")
     served.weights = encoder.weights
     served.encoded = tf.function(encoded, input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
-    served.images = tf.function(features, input_signature=[tf.TensorSpec([None, *size, 3], tf.float32, "images")])
+    served.images = tf.function(
+        lambda images: features(normalised(images)),
+        input_signature=[tf.TensorSpec([None, *size, 3], tf.float32, "images")],
+    )
     return served
-
-
-def _cover(image, size):
-    """An image [h, w, 3] uint8 -> the centre of it at the given size, as large as fits, float32 in 0..255."""
-    sides = tf.cast(tf.shape(image)[:2], tf.float32)
-    window = tf.minimum(sides, tf.reduce_min(sides / tf.constant(size, tf.float32)) * tf.constant(size, tf.float32))
-    window = tf.maximum(tf.cast(tf.round(window), tf.int32), 1)
-    top, left = tf.unstack((tf.shape(image)[:2] - window) // 2)
-    centre = tf.image.crop_to_bounding_box(image, top, left, window[0], window[1])
-    return tf.image.resize(centre, size, antialias=True)

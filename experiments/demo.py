@@ -1,0 +1,169 @@
+"""The whole job in one command: pre-train, compare with few labels, draw, export.
+
+make demo
+make demo IMAGES=my_photos/      (or a zip; your own images, no labels needed)
+"""
+
+from __future__ import annotations
+
+import os
+
+from experiments import session as sessions
+
+import numpy as np  # isort: skip  (after session, which sets what must be set before TensorFlow)
+import tensorflow as tf
+from absl import flags
+from matplotlib.figure import Figure
+from ml_collections import config_flags
+
+from experiments import finetune, pretrain
+from tf_pixpro import data, export_encoder, load_backbone, positive_mask
+from tf_pixpro.pictures import correspondence_figure, similarity_figure
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_WORKDIR = flags.DEFINE_string("workdir", "workdir/demo", "Folder that gets everything.")
+_IMAGES = flags.DEFINE_string(
+    "images", None, "Folder or zip of JPEG and PNG images to pre-train on, instead of synthetic scenes."
+)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", os.path.join(_HERE, "configs", "demo.py"), "FILE.py or FILE.py:smoke."
+)
+_SHOWN = 4
+
+
+def main(_):
+    config, workdir, images = _CONFIG.value, os.path.abspath(_WORKDIR.value), _IMAGES.value
+    source = plan(config, images)
+    session = sessions.start_session(config, os.path.join(workdir, "pretrain"), "train")
+    print(f"1. Pre-training on {images or 'synthetic scenes, without their labels'}", flush=True)
+    model, _ = pretrain.main(session)
+    examples, rows = ({}, {}) if images else compare(config, session.workdir, workdir)
+    figure, saved = os.path.join(workdir, "demo.png"), os.path.join(workdir, "saved_model")
+    draw(pretext_pictures(model, config, source), examples, figure)
+    if tf.io.gfile.exists(saved):
+        tf.io.gfile.rmtree(saved)
+    export_encoder(model, saved, image_size=(config.labels.size,) * 2)
+    if rows:
+        print(
+            f"\nmIoU (object, background) on {config.labels.held_out} other scenes, learnt from {config.labels.scenes}:\n"
+        )
+        print(table_of(rows), end="\n\n")
+    print(f"figure       {figure}")
+    print(f"SavedModel   {saved}")
+    print(f"backbone     {os.path.join(session.workdir, 'backbone')}, what Model Garden reads")
+    print(f"TensorBoard  tensorboard --logdir {workdir}")
+
+
+def plan(config, images=None):
+    """Opens the source of the images and sets what follows from their number; the run then has `config.steps` steps.
+
+    Args:
+      config: the demo's, changed in place.
+      images: a folder or zip to be the source, with the views of `config.images`; or None.
+
+    Returns:
+      The `tf_pixpro.data.Source`.
+    """
+    if images:
+        with config.unlocked():
+            config.source = {"path": os.path.abspath(images)}
+        config.views.update(config.images)
+    source = sessions.build(data.source, "source", config.source)
+    config.schedule.batch = min(config.schedule.batch, source.num_examples)
+    epoch = source.num_examples // config.schedule.batch
+    config.schedule.epochs = (config.steps + 0.5) / epoch
+    config.trainer.checkpoint_epochs = config.trainer.evaluation_epochs = config.schedule.epochs / 5
+    return source
+
+
+def compare(config, pretrained: str, workdir: str):
+    """Trains the segmenter from both starts with every seed.
+
+    Args:
+      config: the demo's.
+      pretrained: folder with the checkpoint of pre-training.
+      workdir: gets the summaries, in `finetune/`.
+
+    Returns:
+      ({'scene': images [4, H, W, 3] uint8, 'labels': maps [4, H, W], 'from scratch': maps that the last seed predicts, 'pre-trained': ...},
+      {'from scratch': [mIoU of each seed], 'pre-trained': [...]}).
+    """
+    labels, settings = config.labels, dict(config.finetune)
+    held_out = finetune.labelled_scenes(labels.held_out, labels.size, seed=config.seed + 2000)
+    seeds = range(settings.pop("seeds"))
+    rows = {"from scratch": [], "pre-trained": []}
+    examples = {"scene": held_out[0][:_SHOWN], "labels": held_out[1][:_SHOWN]}
+    print(f"2. Training a segmentation head and the encoder on {labels.scenes} labelled scenes, {2 * len(seeds)} times")
+    for seed in seeds:
+        train = finetune.labelled_scenes(labels.scenes, labels.size, seed=config.seed + 1000 + seed)
+        for start, scores in rows.items():
+            tf.keras.utils.set_random_seed(seed)
+            encoder = pretrain.pretext_model(config, steps=None).encoder
+            if start == "pre-trained":
+                load_backbone(encoder, pretrained)
+            model = finetune.segmenter(encoder, config.model.level, labels.size)
+            log_dir = os.path.join(workdir, "finetune", f"{start.replace(' ', '_')}-{seed}")
+            scores.append(
+                finetune.fit_and_score(
+                    model, train, held_out, seed, log_dir=log_dir, title=f"seed {seed}, {start}", **settings
+                )
+            )
+            examples[start] = finetune.predicted(model, examples["scene"])
+    return examples, rows
+
+
+def table_of(rows) -> str:
+    """Mean, spread (standard deviation over seeds) and every value, in percent, as a Markdown table."""
+    lines = ["| start | mIoU, mean ± spread | each seed |", "| --- | --- | --- |"]
+    for start, values in rows.items():
+        percent = 100 * np.asarray(values)
+        each = "  ".join(f"{value:.1f}" for value in percent)
+        lines.append(f"| {start} | {percent.mean():.1f} ± {percent.std(ddof=1):.1f} | {each} |")
+    gains = 100 * (np.asarray(rows["pre-trained"]) - np.asarray(rows["from scratch"]))
+    lines.append(
+        f"| gain, same labels | {gains.mean():+.1f} ± {gains.std(ddof=1):.1f} | {'  '.join(f'{g:+.1f}' for g in gains)} |"
+    )
+    return "\n".join(lines)
+
+
+def pretext_pictures(model, config, source) -> list:
+    """Corresponding cells of two views, and what a cell resembles in both, [h, w, 3] uint8 each, of the image with most pairs."""
+    views = next(iter(pretrain.views(config, source, min(32, source.num_examples))))
+    maps = [model.project(views[name], training=False) for name in ("view1", "view2")]
+    cells = maps[0].shape[1:3]
+    pairs = tf.reduce_sum(tf.cast(positive_mask(views["box1"], views["box2"], cells, model.distance), tf.int32), [1, 2])
+    best = int(tf.argmax(pairs))
+    view1, view2, box1, box2 = (views[name][best] for name in ("view1", "view2", "box1", "box2"))
+    return [
+        correspondence_figure(view1, view2, box1, box2, cells, model.distance),
+        similarity_figure(view1, view2, *(one[best].numpy() for one in maps)),
+    ]
+
+
+def draw(pictures, examples, path: str) -> None:
+    """Writes one figure: the pictures below each other, then a row of scene, labels and predictions for each example."""
+    columns, rows = len(examples), len(next(iter(examples.values()), ()))
+    heights = [8 * picture.shape[0] / picture.shape[1] * picture.shape[1] / 900 for picture in pictures] + [
+        2.0 * rows
+    ] * bool(rows)
+    figure = Figure(figsize=(8, sum(heights)), dpi=100, layout="constrained")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights)
+    for part, picture in zip(parts, pictures):
+        axes = part.subplots()
+        axes.imshow(picture)
+        axes.set_axis_off()
+    if rows:
+        grid = parts[-1].subplots(rows, columns, squeeze=False)
+        for column, (title, images) in enumerate(examples.items()):
+            grid[0][column].set_title(title, fontsize=10)
+            for row, image in enumerate(images):
+                colours = (
+                    {} if image.ndim == 3 else {"cmap": "cividis", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+                )
+                grid[row][column].imshow(image, **colours)
+                grid[row][column].set_axis_off()
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    sessions.run(main)

@@ -136,6 +136,7 @@ def operation_costs(images, size):
     """(name, milliseconds of one call in a graph on one thread, expected calls in two views) of every operation."""
     one, two = augment.RECIPES["BYOL"]
     image = tf.random.stateless_uniform([*size, 3], [0, 0], 0, 255)
+    planes = tf.transpose(image, [2, 0, 1])
     jpeg = images[len(images) // 2]
     height, width = (int(side) for side in augment.image_size(jpeg))
     window = tf.constant([height // 8, width // 8, height * 3 // 4, width * 3 // 4])
@@ -149,16 +150,17 @@ def operation_costs(images, size):
             lambda x: [augment.crop_window([s, 0], *tf.unstack(augment.image_size(x))) for s in (0, 1)], jpeg, 1,
         ),
         "resize": (lambda x: augment.resized(x, size), crop, 2),
-        "flip": (lambda x: tf.reverse(x, [1]), image, one.flip + two.flip),
-        "jitter, all of it": (lambda x: augment.jittered(x, draws, one), image, jitter),
-        "- brightness": (lambda x: augment.brightened(x, 1.1), image, jitter),
-        "- contrast": (lambda x: augment.contrasted(x, 1.1), image, jitter),
-        "- saturation": (lambda x: augment.saturated(x, 1.1), image, jitter),
-        "- hue": (lambda x: augment.hue_turned(x, 0.05), image, jitter),
-        "gray": (augment.gray, image, one.gray + two.gray),
-        "blur": (lambda x: augment.blurred(x, 1.5), image, one.blur + two.blur),
-        "solarize": (augment.solarized, image, one.solarize + two.solarize),
-        "normalise": (augment.normalised, image, 2),
+        "to planes": (lambda x: tf.transpose(x, [2, 0, 1]), image, 2),
+        "flip": (lambda x: tf.reverse(x, [2]), planes, one.flip + two.flip),
+        "jitter, all of it": (lambda x: augment.jittered(x, draws, one), planes, jitter),
+        "- brightness": (lambda x: augment.brightened(x, 1.1), planes, jitter),
+        "- contrast": (lambda x: augment.contrasted(x, 1.1), planes, jitter),
+        "- saturation": (lambda x: augment.saturated(x, 1.1), planes, jitter),
+        "- hue": (lambda x: augment.hue_turned(x, 0.05), planes, jitter),
+        "gray": (augment.gray, planes, one.gray + two.gray),
+        "blur": (lambda x: augment.blurred(x, 1.5), planes, one.blur + two.blur),
+        "solarize": (augment.solarized, planes, one.solarize + two.solarize),
+        "normalise, back to [h, w, 3]": (augment.interleaved, planes, 2),
     }  # fmt: skip
     return [(name, _milliseconds(function, value), times) for name, (function, value, times) in operations.items()]
 

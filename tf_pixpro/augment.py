@@ -199,8 +199,7 @@ def augmented(crop, seed, size, view: View):
     sigma = view.sigma[0] + draw[10] * (view.sigma[1] - view.sigma[0])
     planes = _maybe(view.blur, draw[9], lambda x: blurred(x, sigma), planes)
     planes = _maybe(view.solarize, draw[11], solarized, planes)
-    planes = planes * tf.reshape(_SCALE, [3, 1, 1]) - tf.reshape(_SHIFT, [3, 1, 1])
-    return tf.transpose(tf.ensure_shape(planes, [3, *size]), [1, 2, 0]), flips
+    return interleaved(tf.ensure_shape(planes, [3, *size])), flips
 
 
 def _maybe(probability, draw, change, planes):
@@ -224,6 +223,12 @@ _SHIFT = tuple(m / d for m, d in zip(MEAN, DEVIATION))
 def normalised(image) -> tf.Tensor:
     """[..., 3] in 0..255 -> what the encoder sees."""
     return image * tf.constant(_SCALE) - tf.constant(_SHIFT)
+
+
+def interleaved(planes) -> tf.Tensor:
+    """[3, h, w] in 0..255 -> [h, w, 3], normalised."""
+    planes = planes * tf.constant(_SCALE, shape=[3, 1, 1]) - tf.constant(_SHIFT, shape=[3, 1, 1])
+    return tf.transpose(planes, [1, 2, 0])
 
 
 def jittered(planes, draws, view: View) -> tf.Tensor:

@@ -93,7 +93,7 @@ def test_a_folder_holds_one_experiment(tmp_path):
 
 def test_a_wrong_flag_is_one_line(tmp_path):
     wrong = {
-        "no key": ("encoder.dept", PHOTOS + ":smoke", "--config.encoder.dept=18"),
+        "no key": ('Did you mean "depth"', PHOTOS + ":smoke", "--config.encoder.dept=18"),
         "no file": ("nothing.zip", PHOTOS, "--config.source.path=nothing.zip"),
         "no mode": ("mode", PHOTOS + ":smoke", "--mode=test"),
         "no config": ("nothing.py", f"--config={CONFIGS}nothing.py"),

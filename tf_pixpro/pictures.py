@@ -7,9 +7,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 
+from tf_pixpro.augment import DEVIATION, MEAN
 from tf_pixpro.geometry import cell_distances, positive_mask
-
-_MEAN, _DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
 def correspondence_figure(view1, view2, box1, box2, cells, distance: float = 0.7, pairs: int = 12, title: str = ""):
@@ -95,7 +94,7 @@ def _pixels(figure):
 
 def _displayed(view):
     """A normalised view as [0, 1] colours."""
-    return np.clip(np.asarray(view, np.float32) * _DEVIATION + _MEAN, 0, 1)
+    return np.clip(np.asarray(view, np.float32) * np.array(DEVIATION) + np.array(MEAN), 0, 1)
 
 
 def _unit(features):

@@ -229,14 +229,16 @@ def pretrain(task, config, strategy, workdir, mode="train_and_eval", pictures=No
         trainer=config.trainer.replace(best_checkpoint_eval_metric=name, best_checkpoint_metric_comp=comparison)
     )
     kept = workdir if chief else _follower_folder(workdir, config.trainer.best_checkpoint_export_subdir)
-    best = _BestBackbone(os.path.join(kept, config.trainer.best_checkpoint_export_subdir), name, comparison)
+    best = None
+    if mode == "train_and_eval":
+        best = _BestBackbone(os.path.join(kept, config.trainer.best_checkpoint_export_subdir), name, comparison)
     with strategy.scope():
         trainer = train_utils.create_trainer(
             config,
             task,
             train="train" in mode,
             evaluate="eval" in mode,
-            checkpoint_exporter=best if "train" in mode else None,
+            checkpoint_exporter=best,
         )
     bar = Progress(
         trainer.global_step, config.trainer.train_steps, config.task.train_data.global_batch_size, progress and chief

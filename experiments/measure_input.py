@@ -29,6 +29,8 @@ def main(arguments):
     parser.add_argument("--images", type=int, default=200, help="images of one round")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
     options = parser.parse_args(arguments)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     images = encoded_images(options.source, options.images)
     size = (options.size, options.size)
     ways = {
@@ -165,7 +167,7 @@ def operation_costs(images, size):
     return [(name, _milliseconds(function, value), times) for name, (function, value, times) in operations.items()]
 
 
-def _milliseconds(function, value, calls: int = 100) -> float:
+def _milliseconds(function, value, calls: int = 40) -> float:
     """Median time of a map of tf.data over copies of one value, less that of an empty map."""
 
     def run(make):

@@ -15,24 +15,27 @@ import tensorflow as tf
 from absl import flags
 from matplotlib.figure import Figure
 from ml_collections import config_flags
+from PIL import Image
 
 from experiments import finetune, pretrain
 from tf_pixpro import data, export_encoder, load_backbone, positive_mask
 from tf_pixpro.pictures import correspondence_figure, similarity_figure
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
-_WORKDIR = flags.DEFINE_string("workdir", "workdir/demo", "Folder that gets everything.")
-_IMAGES = flags.DEFINE_string(
-    "images", None, "Folder or zip of JPEG and PNG images to pre-train on, instead of synthetic scenes."
-)
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", os.path.join(_HERE, "configs", "demo.py"), "FILE.py or FILE.py:smoke."
-)
 _SHOWN = 4
 
 
-def main(_):
-    config, workdir, images = _CONFIG.value, os.path.abspath(_WORKDIR.value), _IMAGES.value
+def demo(config, workdir: str, images=None) -> dict:
+    """Does all of it, saying where it is.
+
+    Args:
+      config: see `configs/demo.py`.
+      workdir: folder that gets everything.
+      images: folder or zip of images to pre-train on instead of scenes; there is no comparison then, for want of labels.
+
+    Returns:
+      {'from scratch': [mIoU of each seed], 'pre-trained': [...]}; empty with images of one's own.
+    """
+    workdir = os.path.abspath(workdir)
     source = plan(config, images)
     session = sessions.start_session(config, os.path.join(workdir, "pretrain"), "train")
     print(f"1. Pre-training on {images or 'synthetic scenes, without their labels'}", flush=True)
@@ -52,6 +55,7 @@ def main(_):
     print(f"SavedModel   {saved}")
     print(f"backbone     {os.path.join(session.workdir, 'backbone')}, what Model Garden reads")
     print(f"TensorBoard  tensorboard --logdir {workdir}")
+    return rows
 
 
 def plan(config, images=None):
@@ -65,9 +69,8 @@ def plan(config, images=None):
       The `tf_pixpro.data.Source`.
     """
     if images:
-        with config.unlocked():
-            config.source = {"path": os.path.abspath(images)}
-        config.views.update(config.images)
+        with config.unlocked(), config.ignore_type():
+            config.source, config.views = {"path": os.path.abspath(images)}, config.images
     source = sessions.build(data.source, "source", config.source)
     config.schedule.batch = min(config.schedule.batch, source.num_examples)
     epoch = source.num_examples // config.schedule.batch
@@ -163,7 +166,17 @@ def draw(pictures, examples, path: str) -> None:
                 grid[row][column].imshow(image, **colours)
                 grid[row][column].set_axis_off()
     figure.savefig(path)
+    with Image.open(path) as image:  # a quarter of the bytes
+        image.convert("RGB").quantize(256).save(path, optimize=True)
+
+
+def _run():
+    here = os.path.dirname(os.path.abspath(__file__))
+    flags.DEFINE_string("workdir", "workdir/demo", "Folder that gets everything.")
+    flags.DEFINE_string("images", None, "Folder or zip of JPEG and PNG images to pre-train on, instead of scenes.")
+    config_flags.DEFINE_config_file("config", os.path.join(here, "configs", "demo.py"), "FILE.py or FILE.py:smoke.")
+    sessions.run(lambda _: demo(flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.images))
 
 
 if __name__ == "__main__":
-    sessions.run(main)
+    _run()

@@ -18,56 +18,68 @@ from ml_collections import ConfigDict, config_flags
 from experiments.pretrain import pretext_model
 from tf_pixpro import export_encoder
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run: its config.json and its latest checkpoint are taken.")
-_BEST = flags.DEFINE_bool("best", False, "Take the run's best checkpoint instead of its latest.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A checkpoint, with --config instead of --workdir.")
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="Experiment whose encoder is in --checkpoint: FILE.py or FILE.py:VARIANT."
-)
-_OUTPUT = flags.DEFINE_string("output", None, "Folder to be made.", required=True)
-_SIZE = flags.DEFINE_list(
-    "image_size", None, "Pixels that encoded images are brought to, SIDE or HEIGHT,WIDTH; default: that of training."
-)
 
+def export(output, workdir=None, best=False, checkpoint=None, config=None, image_size=None) -> str:
+    """Builds the encoder that a config describes, reads its weights and writes the SavedModel.
 
-def main(_):
-    config, checkpoint = _source()
-    encoder = pretext_model(config, steps=None).encoder
-    path = export_encoder(checkpoint, _OUTPUT.value, encoder=encoder, image_size=_image_size(config))
-    print(
-        f"{path}: signatures serving_default (image_bytes) and images; levels {', '.join(sorted(encoder.output))} and pooled"
-    )
+    Args:
+      output: folder to be made.
+      workdir: folder of a run; its config.json is taken.
+      best: the run's best checkpoint instead of its latest.
+      checkpoint: with `config`, instead of `workdir`: any checkpoint with that encoder.
+      config: an experiment's `ConfigDict`.
+      image_size: pixels that encoded images are brought to, [side] or [height, width]; by default the size of the run's views.
 
+    Returns:
+      One line about what was written.
 
-def _source():
-    """(config, path of the checkpoint) that the flags ask for."""
-    workdir, checkpoint, config = _WORKDIR.value, _CHECKPOINT.value, _CONFIG.value
-    if bool(workdir) == bool(checkpoint) or bool(checkpoint) != (config is not None):
-        given = [
-            f"--{name}"
-            for name, value in (("workdir", workdir), ("checkpoint", checkpoint), ("config", config))
-            if value
-        ]
+    Raises:
+      FileNotFoundError: if the folder is not that of a run, or there is no checkpoint.
+      ValueError: if the arguments contradict each other, the weights do not fit, or `output` is taken.
+    """
+    if bool(workdir) == bool(checkpoint) or bool(checkpoint) != (config is not None) or (best and checkpoint):
+        given = {"workdir": workdir, "best": best, "checkpoint": checkpoint, "config": config is not None}
+        given = " ".join(f"--{name}" for name, value in given.items() if value)
         raise ValueError(
-            f"--workdir, or --checkpoint with --config, is needed. Received {' '.join(given) or 'neither'}."
+            f"--workdir (with --best), or --checkpoint with --config, is needed. Received {given or 'neither'}."
         )
-    if checkpoint:
-        return config, checkpoint
-    recorded = os.path.join(workdir, "config.json")
-    if not tf.io.gfile.exists(recorded):
+    if workdir:
+        config = _recorded(workdir)
+        checkpoint = os.path.join(workdir, "best", "backbone") if best else workdir
+    encoder = pretext_model(config, steps=None).encoder
+    path = export_encoder(checkpoint, output, encoder=encoder, image_size=_sides(image_size or config.views.size))
+    levels = ", ".join(sorted(encoder.output))
+    return f"{path}: signatures serving_default (image_bytes) and images; levels {levels} and pooled"
+
+
+def _recorded(workdir):
+    path = os.path.join(workdir, "config.json")
+    if not tf.io.gfile.exists(path):
         raise FileNotFoundError(f"--workdir must be the folder of a run. Received {workdir!r}, without config.json.")
-    with tf.io.gfile.GFile(recorded) as file:
-        return ConfigDict(json.load(file)), os.path.join(workdir, "best") if _BEST.value else workdir
+    with tf.io.gfile.GFile(path) as file:
+        return ConfigDict(json.load(file))
 
 
-def _image_size(config):
-    size = _SIZE.value or config.views.get("size", 224)
+def _sides(size):
     try:
-        sides = [int(side) for side in ([size] if isinstance(size, (int, str)) else size)]
+        sides = tuple(int(side) for side in size)
     except ValueError:
-        raise ValueError(f"--image_size must be SIDE or HEIGHT,WIDTH in pixels. Received {_SIZE.value}.") from None
-    return tuple(sides * 2) if len(sides) == 1 else tuple(sides)
+        sides = ()
+    if len(sides) not in (1, 2):
+        raise ValueError(f"--image_size must be SIDE or HEIGHT,WIDTH in pixels. Received {','.join(map(str, size))}.")
+    return sides if len(sides) == 2 else sides * 2
+
+
+def _run():
+    flags.DEFINE_string("workdir", None, "Folder of a run: its config.json and its latest checkpoint are taken.")
+    flags.DEFINE_bool("best", False, "Take the run's best checkpoint instead of its latest.")
+    flags.DEFINE_string("checkpoint", None, "A checkpoint, with --config instead of --workdir.")
+    config_flags.DEFINE_config_file("config", help_string="Experiment of --checkpoint: FILE.py or FILE.py:VARIANT.")
+    flags.DEFINE_string("output", None, "Folder to be made.", required=True)
+    flags.DEFINE_list("image_size", None, "Pixels that encoded images are brought to, SIDE or HEIGHT,WIDTH.")
+    names = ("workdir", "best", "checkpoint", "config", "output", "image_size")
+    sessions.run(lambda _: print(export(**{name: getattr(flags.FLAGS, name) for name in names})))
 
 
 if __name__ == "__main__":
-    sessions.run(main)
+    _run()

@@ -1,0 +1,71 @@
+"""The export binary: a run's folder, or a checkpoint with its config, becomes a SavedModel."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from experiments.configs import pixpro_r18_photos
+from experiments.export import export
+from experiments.pretrain import pretext_model
+from tf_pixpro import save_backbone
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run's folder with a latest and a best checkpoint of different weights, its config and both encoders."""
+    folder = tmp_path_factory.mktemp("run")
+    config = pixpro_r18_photos.get_config("smoke")
+    (folder / "config.json").write_text(config.to_json_best_effort())
+    latest, best = (pretext_model(config, 4) for _ in range(2))
+    tf.train.CheckpointManager(tf.train.Checkpoint(model=latest), str(folder), max_to_keep=1).save()
+    save_backbone(best.encoder, str(folder / "best" / "backbone"))
+    return str(folder), config, latest.encoder, best.encoder
+
+
+def answers_as(path, encoder):
+    image = tf.random.stateless_uniform([1, 64, 64, 3], (0, 1))
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    answer = tf.saved_model.load(path).signatures["images"](images=image * 255)
+    expected = encoder(tf.cast((image - mean) / deviation, tf.float32), training=False)
+    return all(np.allclose(answer[level], values, rtol=1e-3, atol=1e-4) for level, values in expected.items())
+
+
+def test_a_run_its_best_and_a_checkpoint(run, tmp_path):
+    folder, config, latest, best = run
+    line = export(str(tmp_path / "latest"), workdir=folder)
+    assert line.startswith(str(tmp_path / "latest")) and "levels 2, 3, 4, 5 and pooled" in line
+    assert answers_as(str(tmp_path / "latest"), latest) and not answers_as(str(tmp_path / "latest"), best)
+    export(str(tmp_path / "best"), workdir=folder, best=True, image_size=["32"])
+    assert answers_as(str(tmp_path / "best"), best)
+    export(str(tmp_path / "other"), checkpoint=os.path.join(folder, "best", "backbone"), config=config)
+    assert answers_as(str(tmp_path / "other"), best)
+
+
+def test_contradictions_are_told(run, tmp_path):
+    folder, config, *_ = run
+    out = str(tmp_path / "out")
+    for wrong in (
+        {},
+        {"workdir": folder, "checkpoint": folder},
+        {"checkpoint": folder},
+        {"workdir": folder, "config": config},
+    ):
+        with pytest.raises(ValueError, match="--checkpoint with --config, is needed"):
+            export(out, **wrong)
+    with pytest.raises(FileNotFoundError, match=r"without config\.json"):
+        export(out, workdir=str(tmp_path))
+    with pytest.raises(ValueError, match="Received 1,2,3"):
+        export(out, workdir=folder, image_size=["1", "2", "3"])
+
+
+@pytest.mark.slow
+def test_a_mistake_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "experiments.export", f"--workdir={tmp_path}", f"--output={tmp_path}/out"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith("export: --workdir must be the folder of a run.")
+    assert "Traceback" not in run.stderr

@@ -49,9 +49,8 @@ def test_the_authors_recipe(variant, steps):
     assert (config.encoder.depth, config.views.size, config.views.scale) == (50, (224, 224), (0.08, 1.0))
 
 
-@pytest.mark.parametrize("module", [pixpro_r18_photos, pixpro_r50_imagenet])
-def test_a_smoke_config_makes_everything(module, tmp_path):
-    config = module.get_config("smoke")
+def test_the_smoke_recipe_makes_everything():
+    config = pixpro_r50_imagenet.get_config("smoke")  # the other one runs below
     source = session.build(pretrain.data.source, "source", config.source)
     schedule = session.build(pretrain.Schedule, "schedule", config.schedule, images=source.num_examples)
     model = pretrain.pretext_model(config, schedule.steps)
@@ -96,7 +95,6 @@ def test_a_wrong_flag_is_one_line(tmp_path):
         "no key": ('Did you mean "depth"', PHOTOS + ":smoke", "--config.encoder.dept=18"),
         "no file": ("nothing.zip", PHOTOS, "--config.source.path=nothing.zip"),
         "no mode": ("mode", PHOTOS + ":smoke", "--mode=test"),
-        "no config": ("nothing.py", f"--config={CONFIGS}nothing.py"),
     }
     processes = {name: start(*flags, f"--workdir={tmp_path}") for name, (_, *flags) in wrong.items()}
     for name, process in processes.items():

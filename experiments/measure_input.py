@@ -34,19 +34,13 @@ def main(arguments):
     images = encoded_images(options.source, options.images)
     size = (options.size, options.size)
     ways = {
-        "tf_pixpro": pipeline(images, lambda b, s: augment.two_views(b, s, size)),
-        "plain": pipeline(images, lambda b, s: plain_views(b, s, size)),
+        "tf_pixpro": timed_rounds(images, lambda image, seed: augment.two_views(image, seed, size)),
+        "plain": timed_rounds(images, lambda image, seed: plain_views(image, seed, size)),
     }
     rounds = {name: [] for name in ways}
-    for number in range(options.repeats + 1):
-        for name, dataset in ways.items():
-            seconds = elapsed(
-                lambda dataset=dataset: dataset.reduce(
-                    0.0, lambda total, views: total + views["view1"][0, 0, 0] + views["view2"][0, 0, 0]
-                )
-            )
-            if number:  # the first round builds the graph
-                rounds[name].append(len(images) / seconds)
+    for _ in range(options.repeats):
+        for name, times in ways.items():
+            rounds[name].append(len(images) / next(times))
     shapes = np.median([tf.io.extract_jpeg_shape(image).numpy()[:2] for image in images], axis=0)
     print(
         f"{len(images)} JPEGs, median {shapes[0]:.0f} x {shapes[1]:.0f} pixels -> two views of {size[0]} x {size[1]}, one thread"
@@ -78,22 +72,30 @@ def _jpeg(image) -> bytes:
     return buffer.getvalue()
 
 
-def elapsed(work) -> float:
-    """Seconds of processor time that a call took, all threads together."""
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+def timed_rounds(values, make):
+    """Seconds of processor time for each round of `make(value, seed)` over all values, without end.
 
-
-def pipeline(images, make) -> tf.data.Dataset:
-    """Views of all images on one thread."""
+    They come from one iterator of tf.data on one thread, whose first round, which sets up the graph, is not among them.
+    """
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.threading.max_intra_op_parallelism = 1
-    numbered = tf.data.Dataset.from_tensor_slices(images).enumerate()
-    return numbered.map(lambda number, image: make(image, tf.stack([0, tf.cast(number, tf.int32)]))).with_options(
-        options
-    )
+    # Otherwise a part of the next round would be made before it is asked for.
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    options.experimental_optimization.inject_prefetch = False
+
+    def made(number, value):
+        results = tf.nest.flatten(make(value, tf.stack([0, tf.cast(number, tf.int32)])))
+        return tf.add_n([tf.cast(tf.reshape(result, [-1])[0], tf.float32) for result in results])
+
+    numbered = tf.data.Dataset.from_tensor_slices(values).repeat().enumerate()
+    iterator = iter(numbered.map(made).batch(len(values)).with_options(options))
+    next(iterator)
+    while True:
+        start = time.process_time()
+        next(iterator)
+        yield time.process_time() - start
 
 
 def plain_views(image_bytes, seed, size):
@@ -135,7 +137,7 @@ def _convolved(image, sigma, taps: int = 23):
 
 
 def operation_costs(images, size):
-    """(name, milliseconds of one call in a graph on one thread, expected calls in two views) of every operation."""
+    """(name, milliseconds of one call, expected calls in two views) of every operation."""
     one, two = augment.RECIPES["BYOL"]
     image = tf.random.stateless_uniform([*size, 3], [0, 0], 0, 255)
     planes = tf.transpose(image, [2, 0, 1])
@@ -167,17 +169,10 @@ def operation_costs(images, size):
     return [(name, _milliseconds(function, value), times) for name, (function, value, times) in operations.items()]
 
 
-def _milliseconds(function, value, calls: int = 40) -> float:
-    """Median time of a map of tf.data over copies of one value, less that of an empty map."""
-
-    def run(make):
-        copies = tf.data.Dataset.from_tensors(value).repeat(calls)
-        options = tf.data.Options()
-        options.threading.private_threadpool_size = 1
-        options.threading.max_intra_op_parallelism = 1
-        options.experimental_optimization.apply_default_optimizations = False
-        mapped = copies.map(lambda x: tf.nest.flatten(make(x))[0]).with_options(options)
-        times = [elapsed(lambda: [None for _ in mapped.batch(1).skip(calls - 1)]) for _ in range(4)]
-        return statistics.median(times[1:])
-
-    return 1000 * (run(function) - run(lambda x: x)) / calls
+def _milliseconds(function, value, calls: int = 30, repeats: int = 3) -> float:
+    """Median time of one call, less that of a call that does nothing."""
+    values = [value] * calls
+    full = timed_rounds(values, lambda x, _: function(x))
+    empty = timed_rounds(values, lambda x, _: tf.strings.length(x) if x.dtype == tf.string else x)
+    times = [[next(rounds) for _ in range(repeats)] for rounds in (full, empty)]
+    return 1000 * (statistics.median(times[0]) - statistics.median(times[1])) / calls

@@ -7,7 +7,6 @@ import functools
 import io
 import os
 import pathlib
-import threading
 import zipfile
 from typing import Callable, Optional
 
@@ -93,25 +92,18 @@ def zipped(path: str, split: Optional[str] = None, min_side: int = 32) -> Source
     """Images in a zip, read where they lie; see `source`."""
     if not os.path.exists(path):
         raise FileNotFoundError(f"a zip of images is needed. Received {path!r}, where there is nothing.")
-    local = threading.local()
-
-    def archive():
-        if not hasattr(local, "file"):
-            local.file = zipfile.ZipFile(path)
-        return local.file
-
     try:
-        names = sorted(info.filename for info in archive().infolist() if not info.is_dir())
+        archive = zipfile.ZipFile(path)  # opened once: it may be read from many threads, and its directory is long
     except zipfile.BadZipFile as error:
         raise ValueError(f"a zip of images is needed. Received {path!r}: {error}. Make it anew.") from error
+    names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
     names, labels, classes = _chosen(path, names, split)
-    _check(path, names, lambda name: archive().read(name), min_side)
+    _check(path, names, archive.read, min_side)
     table, numbers = tf.constant(names), tf.constant(labels, tf.int64)
 
     def read(index):
-        name = tf.gather(table, index)
-        data = tf.numpy_function(lambda n: archive().read(n.decode()), [name], tf.string)
-        return {"bytes": tf.ensure_shape(data, []), "label": tf.gather(numbers, index), "name": name}
+        data = tf.numpy_function(lambda i: archive.read(names[int(i)]), [index], tf.string)
+        return {"bytes": tf.ensure_shape(data, []), "label": tf.gather(numbers, index), "name": tf.gather(table, index)}
 
     return Source(path, len(names), classes, read=read)
 

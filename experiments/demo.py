@@ -35,6 +35,7 @@ def demo(config, workdir: str, images=None) -> dict:
     Returns:
       {'from scratch': [mIoU of each seed], 'pre-trained': [...]}; empty with images of one's own.
     """
+    tf.get_logger().setLevel("WARNING")
     workdir = os.path.abspath(workdir)
     source = plan(config, images)
     session = sessions.start_session(config, os.path.join(workdir, "pretrain"), "train")
@@ -175,7 +176,11 @@ def _run():
     flags.DEFINE_string("workdir", "workdir/demo", "Folder that gets everything.")
     flags.DEFINE_string("images", None, "Folder or zip of JPEG and PNG images to pre-train on, instead of scenes.")
     config_flags.DEFINE_config_file("config", os.path.join(here, "configs", "demo.py"), "FILE.py or FILE.py:smoke.")
-    sessions.run(lambda _: demo(flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.images))
+
+    def start(_):
+        demo(flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.images)
+
+    sessions.run(start)
 
 
 if __name__ == "__main__":

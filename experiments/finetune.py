@@ -71,7 +71,7 @@ def fit_and_score(
 
 def predicted(model, images) -> np.ndarray:
     """Class of every pixel, [B, H, W]."""
-    return model.predict(normalised(tf.cast(images, tf.float32)), batch_size=8, verbose=0).argmax(-1)
+    return tf.argmax(model(normalised(tf.cast(images, tf.float32)), training=False), axis=-1).numpy()
 
 
 def _prepared(labelled):

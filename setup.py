@@ -28,8 +28,17 @@ GARDEN = [
 EXTRAS = {
     "addons": [f"tensorflow-addons~=0.23.0; {OLD}"],
     "data": ["tensorflow-datasets", "pillow"],
-    "experiments": [*GARDEN, "absl-py", "ml_collections", "tensorflow-datasets", "pillow", "matplotlib", "tqdm"],
-    "test": ["pytest", "pytest-timeout", "pytest-xdist", "ruff"],
+    "experiments": [
+        *GARDEN,
+        "absl-py",
+        "ml_collections",
+        "tensorflow-datasets",
+        "pillow",
+        "matplotlib",
+        "scikit-learn",
+        "tqdm",
+    ],
+    "test": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "scipy"],
 }
 
 setup(

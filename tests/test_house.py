@@ -18,6 +18,7 @@ FLOORS = {
     "tf_pixpro.augment": 2,
     "tf_pixpro.data": 2,
     "tf_pixpro.scenes": 1,
+    "tf_pixpro.scenes_builder": 2,
     "tf_pixpro.sources": 2,
     "tf_pixpro.optimizers": 2,
     "tf_pixpro.pictures": 2,

@@ -149,6 +149,8 @@ def tfds(name: str, split: str = "train", data_dir: Optional[str] = None) -> Sou
     """A prepared TFDS data set with the features image and label, or image alone; see `source`."""
     import tensorflow_datasets
 
+    import tf_pixpro.scenes_builder  # noqa: F401  (registers `synthetic_scenes`)
+
     try:
         builder = tensorflow_datasets.builder(name, data_dir=data_dir)
         builder.info.splits[split]
@@ -159,7 +161,7 @@ def tfds(name: str, split: str = "train", data_dir: Optional[str] = None) -> Sou
     features = builder.info.features
     if "image" not in features:
         raise ValueError(f"a TFDS data set of images is needed. Received tfds:{name} with {', '.join(features)}.")
-    labelled = isinstance(features.get("label"), tensorflow_datasets.features.ClassLabel)
+    labelled = "label" in features and isinstance(features["label"], tensorflow_datasets.features.ClassLabel)
 
     def stream(seed):
         decoders = tensorflow_datasets.decode.PartialDecoding(

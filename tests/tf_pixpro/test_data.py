@@ -179,3 +179,13 @@ def test_real_photos_in_their_zip(shared_data):
     source = data.source(shared_data("photos/flowers_sub.zip"), split="train")
     assert source.num_examples == 140 and source.class_names == ("daisy", "dandelion", "roses", "sunflowers", "tulips")
     assert np.isfinite(batches(source, 1, size=(64, 64))[0]["view1"]).all()
+
+
+def test_a_tfds_data_set_is_a_source(tmp_path):
+    from tf_pixpro.scenes_builder import ScenesConfig, SyntheticScenes
+
+    config = ScenesConfig(name="tiny", size=(32, 32), train=6, validation=2)
+    SyntheticScenes(config=config, data_dir=tmp_path).download_and_prepare()
+    source = data.source("tfds:synthetic_scenes/tiny", split="validation", data_dir=str(tmp_path))
+    assert source.num_examples == 2 and len(source.class_names) == 8
+    assert_same(batches(source, 1, start_step=1), batches(source, 2)[1:])

@@ -35,7 +35,6 @@ def demo(config, workdir: str, images=None) -> dict:
     Returns:
       {'from scratch': [mIoU of each seed], 'pre-trained': [...]}; empty with images of one's own.
     """
-    tf.get_logger().setLevel("WARNING")
     workdir = os.path.abspath(workdir)
     source = plan(config, images)
     session = sessions.start_session(config, os.path.join(workdir, "pretrain"), "train")

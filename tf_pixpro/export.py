@@ -121,11 +121,12 @@ def _serve(encoder, image_size):
         spec = tf.TensorSpec([*image_size, 3], tf.float32)
         return features(tf.map_fn(lambda one: centre_view(one, image_size, 1.0), image_bytes, fn_output_signature=spec))
 
+    def features_of_colours(images):
+        return features(normalised(images))
+
     served = tf.Module(name="encoder")
     served.weights = encoder.weights
     served.encoded = tf.function(encoded, input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
-    served.images = tf.function(
-        lambda images: features(normalised(images)),
-        input_signature=[tf.TensorSpec([None, *size, 3], tf.float32, "images")],
-    )
+    colours = tf.TensorSpec([None, *size, 3], tf.float32, "images")
+    served.images = tf.function(features_of_colours, input_signature=[colours])
     return served

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 
-from experiments import session as sessions
-
-import numpy as np  # isort: skip  (after session, which sets what must be set before TensorFlow)
+import numpy as np
 import tensorflow as tf
 from absl import flags
 from matplotlib.figure import Figure
@@ -18,6 +16,7 @@ from ml_collections import config_flags
 from PIL import Image
 
 from experiments import finetune, pretrain
+from experiments import session as sessions
 from tf_pixpro import data, export_encoder, load_backbone, positive_mask
 from tf_pixpro.pictures import correspondence_figure, similarity_figure
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import os
 
-from experiments import session as sessions
-
-import tensorflow as tf  # isort: skip  (after session, which sets what must be set before it)
+import tensorflow as tf
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from experiments import session as sessions
 from experiments.pretrain import pretext_model
 from tf_pixpro import export_encoder
 

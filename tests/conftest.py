@@ -50,5 +50,7 @@ def two_replicas():
 def float64():
     """Keras in float64 for one test, to compare with references in double precision."""
     tf.keras.backend.set_floatx("float64")
+    tf.keras.mixed_precision.set_global_policy("float64")  # a policy that another test has set would outlive floatx
     yield
     tf.keras.backend.set_floatx("float32")
+    tf.keras.mixed_precision.set_global_policy("float32")

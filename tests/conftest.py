@@ -4,8 +4,7 @@ import os
 import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# One Keras for the whole run, and the one that the binaries and Model Garden speak; said before TensorFlow is imported.
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+import experiments  # noqa: F401 chooses the one Keras of this run; before TensorFlow is imported
 
 import numpy as np
 import pytest

@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -152,3 +154,13 @@ def test_every_public_layer_is_under_contract():
     }
     covered = {case.layer for case in CASES}
     assert not sorted(layer.__name__ for layer in public - covered)
+
+
+def test_a_binary_loads_one_keras_only():
+    """Two in one process overwrite each other's names, and saved models come back as the other's."""
+    binaries = [module_name(path) for path in sources("experiments") if "configs" not in path.parts]
+    code = f"import sys, importlib; [importlib.import_module(name) for name in {binaries}]; import tensorflow_addons"
+    code += "; print(*sorted({'keras', 'tf_keras'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["keras"], run.stdout

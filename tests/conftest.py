@@ -6,6 +6,7 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import experiments  # noqa: F401 chooses the one Keras of this run; before TensorFlow is imported
 
+# isort: split
 import numpy as np
 import pytest
 import tensorflow as tf

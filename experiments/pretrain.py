@@ -14,7 +14,8 @@ from experiments import session as sessions
 from tf_evonorm import BatchNormAct
 from tf_evonorm.backbones import resnet
 from tf_pixpro import LARS, PixelPropagation, PixPro, ProjectionHead, WarmupCosine, data, probe
-from tf_pixpro.training import PixProTask, Probe, experiment_config, pretrain
+from tf_pixpro.loop import experiment_config
+from tf_pixpro.training import PixProTask, Probe, pretrain
 
 OPTIMIZERS = {"lars": LARS, "sgd": tf.keras.optimizers.SGD, "adamw": tf.keras.optimizers.AdamW}
 CLASSIFIERS = {"knn": probe.nearest_neighbour_accuracy, "linear": probe.linear_accuracy}

@@ -25,6 +25,8 @@ FLOORS = {
     "tf_pixpro.optimizers": 2,
     "tf_pixpro.pictures": 2,
     "tf_pixpro.probe": 2,
+    "tf_pixpro.actions": 3,
+    "tf_pixpro.loop": 3,
     "tf_pixpro.model": 3,
     "tf_pixpro": 4,
     "tf_evonorm.functional": 1,

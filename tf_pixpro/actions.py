@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -58,10 +59,12 @@ class StopAtNonFinite:
         self._step, self._workdir = global_step, workdir
 
     def __call__(self, output):
-        behind = int(output.pop("nonfinite_steps"))
+        counted = "nonfinite_steps" in output  # else the task does not look at each step, and the mean loss has to tell
+        behind = int(output.pop("nonfinite_steps") if counted else not np.isfinite(float(output["training_loss"])))
         if behind:
             raise FloatingPointError(
-                f"loss and gradient must stay finite. They did not at step {int(self._step.numpy()) - behind + 1}. Start again with a "
+                f"loss and gradient must stay finite. They did not {'at' if counted else 'by'} step "
+                f"{int(self._step.numpy()) - behind + 1}. Start again with a "
                 f"lower learning rate, a longer warm-up or float32. The checkpoints in {self._workdir} are from before that step."
             )
 

@@ -40,3 +40,10 @@ def test_the_stop_names_the_first_bad_step():
     assert good == {"training_loss": 1.0}
     with pytest.raises(FloatingPointError, match=r"not at step 38\..* /runs/a are from before"):
         stop({"nonfinite_steps": 3.0})
+
+
+def test_the_stop_sees_a_bad_mean_where_steps_are_not_looked_at():
+    stop = StopAtNonFinite(tf.Variable(40), "/runs/a")
+    stop({"training_loss": 1.0})
+    with pytest.raises(FloatingPointError, match="not by step 40"):
+        stop({"training_loss": float("nan")})

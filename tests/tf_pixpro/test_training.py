@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 
 from tf_pixpro import LARS, PixelPropagation, PixPro, ProjectionHead, WarmupCosine
+from tf_pixpro.loop import experiment_config, latest_step
 from tf_pixpro.normalization import BatchNorm
-from tf_pixpro.training import PixProTask, Probe, experiment_config, latest_step, pretrain
+from tf_pixpro.training import PixProTask, Probe, pretrain
 
 BATCH, STEPS = 8, 6
 

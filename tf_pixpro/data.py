@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf_pixpro.augment import centre_view, recipe_views, two_views
 from tf_pixpro.sources import Source, source
 
-__all__ = ["Source", "labelled_dataset", "pretrain_dataset", "source"]
+__all__ = ["Source", "labelled_dataset", "pretrain_dataset", "source", "training_dataset"]
 
 _TRIES = 8
 
@@ -50,6 +50,35 @@ def pretrain_dataset(
       tf.errors.InvalidArgumentError: while running, when more than max_bad_share of the images so far could not be decoded.
     """
     recipe_views(recipe, scale)
+
+    def views(example, seed):
+        return two_views(example["bytes"], seed, size, recipe, scale)
+
+    return training_dataset(source, views, global_batch, seed, input_context, start_step, max_bad_share)
+
+
+def training_dataset(
+    source: Source,
+    prepare: Callable,
+    global_batch: int = 256,
+    seed: int = 0,
+    input_context: Optional[tf.distribute.InputContext] = None,
+    start_step: int = 0,
+    max_bad_share: float = 0.01,
+) -> tf.data.Dataset:
+    """Endless batches of whatever is made of each image; each epoch has its own order and its own seeds.
+
+    Args:
+      source: from `tf_pixpro.data.source`.
+      prepare: (example, seed [2] int32) -> tensors of fixed shapes; see `Source` for an example.
+      global_batch, seed, input_context, start_step, max_bad_share: see `pretrain_dataset`.
+
+    Returns:
+      Dataset of what `prepare` gives, in batches of one replica.
+
+    Raises:
+      ValueError, tf.errors.InvalidArgumentError: see `pretrain_dataset`.
+    """
     per_replica, part, parts = _share_of(global_batch, input_context)
     if not 0 <= max_bad_share <= 1:
         raise ValueError(f"max_bad_share must be in [0, 1]. Received max_bad_share={max_bad_share}.")
@@ -60,9 +89,8 @@ def pretrain_dataset(
         """Running number, over all pipelines, of this pipeline's example."""
         return local // mine * global_batch + part * mine + local % mine
 
-    def views(number, example):
-        example_seed = tf.stack([tf.cast(seed, tf.int64), number])
-        return two_views(example["bytes"], _seed32(example_seed), size, recipe, scale)
+    def prepared(number, example):
+        return prepare(example, _seed32(tf.stack([tf.cast(seed, tf.int64), number])))
 
     numbers = tf.data.Dataset.range(start_step * mine, tf.int64.max).map(number_of)
     if source.read is not None:
@@ -70,7 +98,7 @@ def pretrain_dataset(
 
         @tf.autograph.experimental.do_not_convert
         def attempts(number):
-            return fails.first_good(lambda t: source.read(order(number + t)), lambda e: views(number, e))
+            return fails.first_good(lambda t: source.read(order(number + t)), lambda e: prepared(number, e))
 
         examples = _each(numbers, attempts)
     else:
@@ -85,7 +113,7 @@ def pretrain_dataset(
         def attempts(number, example, last):
             return fails.first_good(
                 lambda t: tf.nest.map_structure(lambda a, b: tf.where(t > 0, b, a), example, last),
-                lambda e: views(number, e),
+                lambda e: prepared(number, e),
             )
 
         examples = _each(pairs, attempts)
@@ -94,23 +122,31 @@ def pretrain_dataset(
 
 
 def labelled_dataset(
-    source: Source, size=(224, 224), batch: int = 64, input_context=None, limit: Optional[int] = None
+    source: Source,
+    size=(224, 224),
+    batch: int = 64,
+    input_context=None,
+    limit: Optional[int] = None,
+    margin: float = 256 / 224,
+    max_bad_share: float = 0.01,
 ) -> tf.data.Dataset:
     """All images once, in their order, with labels and without augmentation.
 
     Args:
       source: from `tf_pixpro.data.source`, with labels.
-      size: (height, width), pixels; the short side is scaled to 256 / 224 of it, and the centre cut out.
+      size: (height, width), pixels; the short side is scaled to `margin` times it, and the centre cut out.
       batch: images per step over all replicas.
       input_context: of the strategy.
       limit: at most so many images, evenly spread over the source.
+      margin: 1 takes the largest centre there is.
+      max_bad_share: share of images that may fail to decode. Each is logged by name, counted, and left out.
 
     Returns:
-      Dataset of {'image': [b, H, W, 3] float32 normalised, 'label': [b] int64}; the last batch may be smaller. Undecodable images
-      are left out.
+      Dataset of {'image': [b, H, W, 3] float32 normalised, 'label': [b] int64}; the last batch may be smaller.
 
     Raises:
       ValueError: if the source has no labels.
+      tf.errors.InvalidArgumentError: while running, when more than max_bad_share of the images so far could not be decoded.
     """
     if not source.class_names:
         raise ValueError(
@@ -126,10 +162,17 @@ def labelled_dataset(
         examples = source.stream(None).shard(parts, part)
         examples = examples if limit is None else examples.take(-(-limit // parts))
 
-    def prepared(example):
-        return {"image": centre_view(example["bytes"], size), "label": example["label"]}
+    fails = _Failures(max_bad_share)
 
-    return examples.map(prepared, tf.data.AUTOTUNE).ignore_errors(True).batch(per_replica).prefetch(2)
+    def prepared(example):
+        return {"image": centre_view(example["bytes"], size, margin), "label": example["label"]}
+
+    @tf.autograph.experimental.do_not_convert
+    def if_good(example):
+        # The second try is of the same image: it notes the failure and fails again.
+        return fails.first_good(lambda _: example, prepared, tries=2)
+
+    return _each(examples, if_good).batch(per_replica).map(fails.checked(per_replica)).prefetch(2)
 
 
 def _share_of(global_batch, context):
@@ -177,7 +220,7 @@ class _Failures:
     def __init__(self, max_share: float):
         self.max_share, self.count, self.seen, self.names = max_share, 0, 0, []
 
-    def first_good(self, read, prepare) -> tf.data.Dataset:
+    def first_good(self, read, prepare, tries: int = _TRIES) -> tf.data.Dataset:
         """Dataset of the one `prepare(read(t))` that works, for t = 0, 1, ...; what failed before it is noted."""
 
         @tf.autograph.experimental.do_not_convert
@@ -186,14 +229,14 @@ class _Failures:
             with tf.control_dependencies([noted]):
                 return prepare(read(t))
 
-        return tf.data.Dataset.range(_TRIES).map(attempt).ignore_errors().take(1)
+        return tf.data.Dataset.range(tries).map(attempt).ignore_errors().take(1)
 
     def checked(self, batch: int):
         """A map over batches that fails as soon as too many images were bad."""
 
-        def check(views):
+        def check(*parts):
             with tf.control_dependencies([tf.numpy_function(self._check, [batch], tf.int64)]):
-                return tf.nest.map_structure(tf.identity, views)
+                return tf.nest.map_structure(tf.identity, parts if len(parts) > 1 else parts[0])
 
         return check
 
@@ -202,7 +245,7 @@ class _Failures:
         self.count += 1
         self.names = [*self.names[-9:], name]
         tf.get_logger().warning(
-            "An image could not be decoded and another one takes its place (number %d so far): %s", self.count, name
+            "An image could not be decoded and is left out (number %d so far): %s", self.count, name
         )
         return self.count
 

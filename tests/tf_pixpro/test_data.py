@@ -147,6 +147,21 @@ def test_too_many_bad_images_stop_the_run(tmp_path, files):
         batches(source, 60)
 
 
+def test_labelled_images_leave_bad_ones_out_and_say_so(tmp_path, files, caplog):
+    source = data.source(write(tmp_path / "images", {**files, "train/cat/bad.jpg": jpeg(99)[:-400]}), split="train")
+    rows = data.labelled_dataset(source, (16, 16), batch=4, max_bad_share=0.5)
+    assert sum(len(row["label"]) for row in rows) == source.num_examples - 1 == 10
+    assert "bad.jpg" in caplog.text and "left out (number 1 so far)" in caplog.text
+
+
+def test_anything_may_be_made_of_training_images(folder):
+    def prepare(example, seed):
+        return tf.cast(example["label"], tf.int32), seed
+
+    labels, seeds = next(iter(data.training_dataset(data.source(folder, split="train"), prepare, global_batch=10)))
+    assert sorted(labels.numpy()) == [0] * 5 + [1] * 5 and len(set(map(tuple, seeds.numpy()))) == 10
+
+
 def test_wrong_sources_are_refused(tmp_path, files):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("no image")

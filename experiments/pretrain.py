@@ -5,15 +5,15 @@ python -m experiments.pretrain --config=experiments/configs/pixpro_r18_photos.py
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import tensorflow as tf
 
 from experiments import session as sessions
+from experiments.schedule import Schedule, intervals
 from tf_evonorm import BatchNormAct
 from tf_evonorm.backbones import resnet
-from tf_pixpro import LARS, PixelPropagation, PixPro, ProjectionHead, WarmupCosine, data, probe
+from tf_pixpro import LARS, PixelPropagation, PixPro, ProjectionHead, data, probe
 from tf_pixpro.loop import experiment_config
 from tf_pixpro.training import PixProTask, Probe, pretrain
 
@@ -26,8 +26,8 @@ def main(session: sessions.Session):
 
     The sections of its config, in data order, are the keyword arguments of: source: `data.source`; views:
     `data.pretrain_dataset`; norm_act: `tf_evonorm.BatchNormAct`; encoder: `tf_evonorm.backbones.resnet`; projection, propagation,
-    model: `ProjectionHead`, `PixelPropagation`, `PixPro`; schedule: `Schedule`; optimizer, evaluation, trainer, runtime: the functions
-    below.
+    model: `ProjectionHead`, `PixelPropagation`, `PixPro`; schedule: `Schedule`; trainer: `intervals`; optimizer, evaluation: the
+    functions below; runtime: Model Garden's `RuntimeConfig`.
 
     Returns:
       (model, results), see `tf_pixpro.training.pretrain`.
@@ -63,46 +63,6 @@ def main(session: sessions.Session):
     if session.chief and results:
         print("  ".join(f"{name} {value:.4f}" for name, value in results.items()))
     return model, results
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """How long and how fast.
-
-    Attributes:
-      images: in one epoch.
-      batch: images per step, over all replicas.
-      epochs: passes over the images; each drops what does not fill a batch.
-      base_rate: learning rate of the peak for 256 images per step; it grows with the batch.
-      warmup_epochs: epochs of linear warm-up.
-    """
-
-    images: int
-    batch: int
-    epochs: float
-    base_rate: float
-    warmup_epochs: float = 5
-
-    @property
-    def epoch(self) -> int:
-        """Steps of an epoch."""
-        if self.images < self.batch:
-            raise ValueError(
-                f"an epoch needs at least one batch. Received {self.images} images and config.schedule.batch={self.batch}. "
-                "Lower the batch."
-            )
-        return self.images // self.batch
-
-    @property
-    def steps(self) -> int:
-        """Steps of the run."""
-        return max(1, int(self.epoch * self.epochs))
-
-    @property
-    def rate(self) -> WarmupCosine:
-        """The learning rate by step."""
-        warmup = min(int(self.epoch * self.warmup_epochs), self.steps - 1)
-        return WarmupCosine(self.base_rate * self.batch / 256, self.steps, warmup)
 
 
 def pretext_model(config, steps: int) -> PixPro:
@@ -171,16 +131,6 @@ def views(config, source, batch: int, context=None, start_step: int = 0) -> tf.d
         input_context=context,
         start_step=start_step,
     )
-
-
-def intervals(schedule, steps_per_loop=10, checkpoint_epochs=1, evaluation_epochs=5, max_to_keep=3) -> dict:
-    """Model Garden's trainer settings: how often the bar moves (steps), what is saved and evaluated (epochs), checkpoints kept."""
-    return {
-        "steps_per_loop": min(steps_per_loop, schedule.steps),
-        "checkpoint_interval": max(1, int(checkpoint_epochs * schedule.epoch)),
-        "validation_interval": max(1, int(evaluation_epochs * schedule.epoch)),
-        "max_to_keep": max_to_keep,
-    }
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from experiments.configs import demo as demo_config
 
 
 def test_the_run_has_the_steps_of_the_config_whatever_the_number_of_images(tmp_path):
-    from experiments.pretrain import Schedule
+    from experiments.schedule import Schedule
 
     rng = np.random.default_rng(0)
     for i in range(7):

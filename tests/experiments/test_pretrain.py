@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from experiments import pretrain, session
 from experiments.configs import pixpro_r18_photos, pixpro_r50_imagenet
+from experiments.schedule import Schedule
 from tf_pixpro import LARS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -40,7 +41,7 @@ def started_session(config, workdir, mode="train"):
 def test_the_authors_recipe(variant, steps):
     # Source: tools/pixpro_base_r50_{100,400}ep.sh and the loader's 1,251 iterations an epoch.
     config = pixpro_r50_imagenet.get_config(variant)
-    schedule = session.build(pretrain.Schedule, "schedule", config.schedule, images=1281167)
+    schedule = session.build(Schedule, "schedule", config.schedule, images=1281167)
     assert (schedule.batch, schedule.steps, schedule.rate.warmup_steps) == (1024, steps, 5 * 1251)
     assert schedule.rate.peak == 4.0
     optimizer = pretrain.optimizer(config, schedule)
@@ -52,7 +53,7 @@ def test_the_authors_recipe(variant, steps):
 def test_the_smoke_recipe_makes_everything():
     config = pixpro_r50_imagenet.get_config("smoke")  # the other one runs below
     source = session.build(pretrain.data.source, "source", config.source)
-    schedule = session.build(pretrain.Schedule, "schedule", config.schedule, images=source.num_examples)
+    schedule = session.build(Schedule, "schedule", config.schedule, images=source.num_examples)
     model = pretrain.pretext_model(config, schedule.steps)
     batch = next(iter(pretrain.views(config, source, schedule.batch)))
     assert np.isfinite(model.pretext_loss(batch, training=False)["loss"])
@@ -63,7 +64,7 @@ def test_the_smoke_recipe_makes_everything():
 
 def test_mistakes_in_a_config(tmp_path):
     config = pixpro_r18_photos.get_config("smoke")
-    schedule = pretrain.Schedule(images=16, batch=4, epochs=1, base_rate=1.0)
+    schedule = Schedule(images=16, batch=4, epochs=1, base_rate=1.0)
     with pytest.raises(ValueError, match=r"config\.model .* PixPro.*levle.*It takes .*level, distance, momentum"):
         pretrain.pretext_model(ConfigDict({**config, "model": {"levle": "5"}}), 1)
     with pytest.raises(ValueError, match=r"config\.projection .* ProjectionHead.*hiden"):
@@ -73,7 +74,7 @@ def test_mistakes_in_a_config(tmp_path):
     with pytest.raises(ValueError, match="Received 'votes'"):
         pretrain.evaluation(config, schedule, kind="votes")
     with pytest.raises(ValueError, match=r"Received 3 images and config\.schedule\.batch=4"):
-        pretrain.Schedule(images=3, batch=4, epochs=1, base_rate=1.0).steps  # noqa: B018
+        Schedule(images=3, batch=4, epochs=1, base_rate=1.0).steps  # noqa: B018
     with pytest.raises(ValueError, match="Received 'tiny'"):
         pixpro_r50_imagenet.get_config("tiny")
 

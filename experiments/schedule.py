@@ -1,0 +1,66 @@
+"""How long a run is, how fast it learns, and how often it stops to save and to evaluate."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tf_pixpro import WarmupCosine
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long and how fast.
+
+    Attributes:
+      images: in one epoch.
+      batch: images per step, over all replicas.
+      epochs: passes over the images; each drops what does not fill a batch.
+      base_rate: learning rate of the peak for 256 images per step; it grows with the batch.
+      warmup_epochs: epochs of linear warm-up.
+    """
+
+    images: int
+    batch: int
+    epochs: float
+    base_rate: float
+    warmup_epochs: float = 5
+
+    @property
+    def epoch(self) -> int:
+        """Steps of an epoch."""
+        if self.images < self.batch:
+            raise ValueError(
+                f"an epoch needs at least one batch. Received {self.images} images and config.schedule.batch={self.batch}. "
+                "Lower the batch."
+            )
+        return self.images // self.batch
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run."""
+        return max(1, int(self.epoch * self.epochs))
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of the warm-up; at least one step comes after it."""
+        return min(int(self.epoch * self.warmup_epochs), self.steps - 1)
+
+    @property
+    def peak(self) -> float:
+        """Learning rate after the warm-up."""
+        return self.base_rate * self.batch / 256
+
+    @property
+    def rate(self) -> WarmupCosine:
+        """The learning rate by step, if it falls as a cosine."""
+        return WarmupCosine(self.peak, self.steps, self.warmup_steps)
+
+
+def intervals(schedule, steps_per_loop=10, checkpoint_epochs=1, evaluation_epochs=5, max_to_keep=3) -> dict:
+    """Model Garden's trainer settings: how often the bar moves (steps), what is saved and evaluated (epochs), checkpoints kept."""
+    return {
+        "steps_per_loop": min(steps_per_loop, schedule.steps),
+        "checkpoint_interval": max(1, int(checkpoint_epochs * schedule.epoch)),
+        "validation_interval": max(1, int(evaluation_epochs * schedule.epoch)),
+        "max_to_keep": max_to_keep,
+    }

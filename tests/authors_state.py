@@ -11,7 +11,7 @@ ATTRIBUTES = {
 
 
 def variables(model) -> dict:
-    """Names of the authors' modules -> our variables, for encoder, projector, their key copies and the value transform."""
+    """Names of the authors' modules -> our variables: encoder, projector, their key copies, value transform, instance branch."""
     heads = {"linear1": "expand", "bn1": "norm", "linear2": "reduce"}
     layers = {}
     for prefix, encoder, head in (
@@ -26,6 +26,10 @@ def variables(model) -> dict:
     elif values:
         layers.update({"value_transform.linear1": values[0], "value_transform.linear2": values[1]})
         layers["value_transform.bn1"] = model.propagation.norm
+    if model.instance is not None:
+        parts = {"projector_instance": model.instance.projection, "projector_instance_k": model.momentum_instance}
+        for prefix, head in {**parts, "predictor": model.instance.prediction}.items():
+            layers.update({f"{prefix}.{theirs}": getattr(head, ours) for theirs, ours in heads.items()})
     named = {}
     for module, layer in layers.items():
         for theirs, ours in ATTRIBUTES.items():

@@ -48,6 +48,19 @@ CASES = [
     Case(tf_evonorm.LayerNormAct),
     Case(tf_evonorm.FilterResponseNormAct),
     Case(tf_pixpro.PixelPropagation, {"value_layers": 2}, still=lambda layer: [layer.value[0].bias]),
+    Case(
+        tf_pixpro.BYOL,
+        {"hidden": 6, "features": 5},
+        largest=1000,
+        still=lambda layer: [layer.projection.expand.bias, layer.projection.reduce.bias, layer.prediction.expand.bias],
+    ),
+    Case(
+        tf_pixpro.SimCLR,
+        {"hidden": 6, "features": 5},
+        largest=1000,
+        still=lambda layer: [layer.projection.expand.bias],
+    ),
+    Case(tf_pixpro.PixelPropagation, {"value_layers": 0, "block": 4}),
     Case(tf_pixpro.ProjectionHead, {"hidden": 6, "features": 5}, largest=1000, still=lambda layer: [layer.expand.bias]),
 ]
 

@@ -14,6 +14,7 @@ PACKAGES = ("tf_pixpro", "tf_evonorm", "experiments")
 FLOORS = {
     "tf_pixpro.version": 0,
     "tf_pixpro.geometry": 1,
+    "tf_pixpro.blocks": 1,
     "tf_pixpro.normalization": 1,
     "tf_pixpro.layers": 2,
     "tf_pixpro.losses": 2,
@@ -27,7 +28,9 @@ FLOORS = {
     "tf_pixpro.probe": 2,
     "tf_pixpro.actions": 3,
     "tf_pixpro.loop": 3,
+    "tf_pixpro.instance": 2,
     "tf_pixpro.model": 3,
+    "tf_pixpro.contrast": 3,
     "tf_pixpro": 4,
     "tf_evonorm.functional": 1,
     "tf_evonorm.norm_act": 2,

@@ -85,9 +85,25 @@ def cell_distances(box1, box2, cells) -> tf.Tensor:
 
     Source: PixPro equation 1; that the longer diagonal is the unit is confirmed by the authors and in their code.
     """
-    box1, box2 = _floating(box1), _floating(box2)
-    diagonal = tf.maximum(tf.norm(cell_size(box1, cells), axis=-1), tf.norm(cell_size(box2, cells), axis=-1))
-    offset = cell_centres(box1, cells)[..., :, tf.newaxis, :] - cell_centres(box2, cells)[..., tf.newaxis, :, :]
+    return centre_distances(cell_centres(box1, cells), cell_centres(box2, cells), longer_diagonal(box1, box2, cells))
+
+
+def longer_diagonal(box1, box2, cells) -> tf.Tensor:
+    """The longer of two views' cell diagonals, [...] in fractions of the source image."""
+    return tf.maximum(tf.norm(cell_size(box1, cells), axis=-1), tf.norm(cell_size(box2, cells), axis=-1))
+
+
+def centre_distances(centres1, centres2, diagonal) -> tf.Tensor:
+    """Distance of each of some cell centres from each of others.
+
+    Args:
+      centres1, centres2: [..., n, 2] and [..., m, 2], see `cell_centres`.
+      diagonal: [...], the unit, see `longer_diagonal`.
+
+    Returns:
+      [..., n, m].
+    """
+    offset = centres1[..., :, tf.newaxis, :] - centres2[..., tf.newaxis, :, :]
     return tf.norm(offset, axis=-1) / diagonal[..., tf.newaxis, tf.newaxis]
 
 

@@ -1,7 +1,12 @@
 """The Keras layers of the pretext task: projection head and pixel propagation."""
 
+from __future__ import annotations
+
+from typing import Optional
+
 import tensorflow as tf
 
+from tf_pixpro.blocks import check_block, rowwise
 from tf_pixpro.normalization import BatchNorm
 
 
@@ -80,18 +85,25 @@ class PixelPropagation(tf.keras.layers.Layer):
       value_layers: 0: g is the identity; 1: a 1x1 convolution; 2: convolution, batch normalization, ReLU, convolution.
       clamp: lower bound of the similarity before the exponent.
       synchronized: batch statistics of g over all replicas.
+      block: pixels at a time, so that memory grows with h * w * block instead of (h * w)^2; None for all at once. Same numbers.
 
     Input and output shape: [B, h, w, D]; the result is not of unit length. All inside is float32 under float16 and bfloat16 policies.
 
     Raises:
-      ValueError: if sharpness is not positive, value_layers is not 0, 1 or 2, or clamp is negative while sharpness is not whole.
+      ValueError: if sharpness or block is not positive, value_layers is not 0, 1 or 2, or clamp is negative while sharpness is not whole.
 
     Source: PixPro section 3.2, equations 3 and 4. As in the authors' `featprop`, values are of unit length (the paper has g(x_j)
     itself) and 1e-6 is added to the similarity if sharpness is below 1. The authors leave the normalization inside g local.
     """
 
     def __init__(
-        self, sharpness: float = 2.0, value_layers: int = 1, clamp: float = 0.0, synchronized: bool = True, **kwargs
+        self,
+        sharpness: float = 2.0,
+        value_layers: int = 1,
+        clamp: float = 0.0,
+        synchronized: bool = True,
+        block: Optional[int] = None,
+        **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
         if not sharpness > 0:
@@ -103,8 +115,9 @@ class PixelPropagation(tf.keras.layers.Layer):
                 f"a negative similarity has no broken power. Received clamp={clamp}, sharpness={sharpness}. "
                 "Pass clamp=0. or a whole sharpness."
             )
+        check_block(block)
         self.sharpness, self.value_layers, self.clamp = sharpness, value_layers, clamp
-        self.synchronized = synchronized
+        self.synchronized, self.block = synchronized, block
 
     def build(self, input_shape):
         channels = input_shape[-1]
@@ -125,8 +138,16 @@ class PixelPropagation(tf.keras.layers.Layer):
         flat = [shape[0], shape[1] * shape[2], features.shape[-1]]
         pixels = tf.reshape(unit(features), flat)
         values = tf.reshape(unit(self._values(features, training)), flat)
-        similarity = tf.maximum(tf.matmul(pixels, pixels, transpose_b=True), self.clamp)
-        return tf.cast(tf.reshape(tf.matmul(self._sharpened(similarity), values), shape), self.compute_dtype)
+        if self.block is None:
+            propagated = self._propagated(pixels, pixels, values)
+        else:
+            propagated = rowwise(self._propagated, [pixels], [pixels, values], self.block)
+        return tf.cast(tf.reshape(propagated, shape), self.compute_dtype)
+
+    def _propagated(self, some, pixels, values):
+        """What some of the pixels [B, r, D] become."""
+        similarity = tf.maximum(tf.matmul(some, pixels, transpose_b=True), self.clamp)
+        return tf.matmul(self._sharpened(similarity), values)
 
     def _values(self, features, training):
         if self.value_layers == 2:
@@ -147,4 +168,4 @@ class PixelPropagation(tf.keras.layers.Layer):
 
     def get_config(self):
         config = {"sharpness": self.sharpness, "value_layers": self.value_layers, "clamp": self.clamp}
-        return {**super().get_config(), **config, "synchronized": self.synchronized}
+        return {**super().get_config(), **config, "synchronized": self.synchronized, "block": self.block}

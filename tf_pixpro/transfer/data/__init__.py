@@ -1,6 +1,7 @@
 """Annotated pictures as their owners ship them, written once as the TFRecords that Model Garden reads."""
 
 from tf_pixpro.transfer.data.coco import coco
+from tf_pixpro.transfer.data.drawn import scenes
 from tf_pixpro.transfer.data.folders import camvid, cityscapes
 from tf_pixpro.transfer.data.pictures import Category, Picture, Problems, Thing, fraction
 from tf_pixpro.transfer.data.records import write_records
@@ -16,6 +17,7 @@ __all__ = [
     "cityscapes",
     "coco",
     "fraction",
+    "scenes",
     "voc",
     "write_records",
 ]

@@ -1,0 +1,220 @@
+"""Trains a detector or a segmenter from an encoder: records of annotated images in, checkpoints and scores out.
+
+python -m experiments.transfer --config=experiments/configs/bccd_retinanet_r18.py --workdir=workdir/bccd
+python -m experiments.transfer --config=experiments/configs/camvid_fcn_r18.py --config.init=workdir/photos/backbone --workdir=workdir/camvid
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+
+import tensorflow as tf
+from official.vision.configs import maskrcnn as rcnn_configs
+from official.vision.configs import retinanet as retinanet_configs
+from official.vision.configs import semantic_segmentation as segmentation_configs
+
+import tf_evonorm
+from experiments import session as sessions
+from tf_evonorm import backbones
+from tf_pixpro import LARS, WarmupCosine, WarmupStep, loop, save_backbone
+from tf_pixpro.transfer import data, models, tasks
+
+OPTIMIZERS = {"sgd": tf.keras.optimizers.SGD, "adamw": tf.keras.optimizers.AdamW, "lars": LARS}
+ENCODERS = {
+    "resnet": backbones.resnet,
+    "preactivation_resnet": backbones.preactivation_resnet,
+    "spinenet": backbones.spinenet,
+}
+NORMS = {
+    "batch_norm": tf_evonorm.BatchNormAct,
+    "group_norm": tf_evonorm.GroupNormAct,
+    "evonorm_b0": tf_evonorm.EvoNormB0,
+    "evonorm_s0": tf_evonorm.EvoNormS0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of model: Model Garden's configuration of it, our builder of it and our task."""
+
+    params: type
+    build: callable
+    task: type
+
+
+KINDS = {
+    "retinanet": Kind(retinanet_configs.RetinaNetTask, models.retinanet, tasks.RetinaNetTask),
+    "mask_rcnn": Kind(rcnn_configs.MaskRCNNTask, models.mask_rcnn, tasks.MaskRCNNTask),
+    "segmenter": Kind(segmentation_configs.SemanticSegmentationTask, models.segmenter, tasks.SegmentationTask),
+}
+
+
+def main(session: sessions.Session):
+    """Runs one experiment.
+
+    The sections of its config, in data order: scenes: `drawn_records`, instead of records of one's own; train_data, validation_data:
+    Model Garden's DataConfig; scores: annotation_file and kind, see `tf_pixpro.transfer.scores`; norm_act: name, reach ('backbone' or
+    'all') and the layer's arguments; encoder: name and the backbone's arguments; model: kind, the builder's own arguments (fcn) and
+    Model Garden's model configuration; losses: its losses; init: checkpoint of the encoder, '' for none; schedule: `Schedule`;
+    optimizer: name and arguments; trainer, runtime: Model Garden's.
+
+    Returns:
+      (model, results of the last evaluation).
+    """
+    config, build = session.config, sessions.build
+    if config.get("scenes"):
+        build(drawn_records, "scenes", config.scenes, config=config, folder=os.path.join(session.workdir, "records"))
+    schedule = build(Schedule, "schedule", config.schedule)
+    params = task_params(config, schedule)
+    task = make_task(config, schedule, params, session.workdir)
+    experiment = loop.experiment_config(schedule.steps, schedule.batch, dict(config.trainer), dict(config.runtime))
+    if session.chief:
+        print(f"{config.model.kind}, {schedule.steps} steps of {schedule.batch}, into {session.workdir}", flush=True)
+    with sessions.quiet():
+        model, results = loop.run(
+            task,
+            experiment,
+            session.strategy,
+            session.workdir,
+            session.mode,
+            best=task.best,
+            keep=lambda model, folder: save_backbone(task.encoder, os.path.join(folder, "backbone")),
+        )
+    if session.chief and results:
+        print("  ".join(f"{name} {value:.4f}" for name, value in results.items()))
+    return model, results
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long and how fast.
+
+    Attributes:
+      steps: of the whole run.
+      batch: images per step, over all replicas.
+      rate: learning rate after the warm-up, as it is: the protocols' rates belong to their batch.
+      drops: steps at which it falls to a tenth; None for a cosine to 0.
+      warmup_steps: of a linear warm-up from rate / warmup_factor.
+    """
+
+    steps: int
+    batch: int
+    rate: float
+    drops: tuple | None = None
+    warmup_steps: int = 0
+    warmup_factor: float = 1000.0
+
+    @property
+    def learning_rate(self):
+        """The rate by step."""
+        if self.drops is None:
+            return WarmupCosine(self.rate, self.steps, self.warmup_steps, self.warmup_factor, end=0.0)
+        return WarmupStep(self.rate, list(self.drops), 0.1, self.warmup_steps, self.warmup_factor)
+
+
+def task_params(config, schedule):
+    """Model Garden's task configuration: what the config says, in its words.
+
+    Raises:
+      ValueError: if the config has a key that Model Garden does not know, or lacks the records.
+    """
+    model = {key: value for key, value in _plain(config.model).items() if key not in ("kind", "fcn")}
+    if config.model.kind not in KINDS:
+        raise ValueError(f"config.model.kind must be one of {', '.join(KINDS)}. Received {config.model.kind!r}.")
+    params = KINDS[config.model.kind].params()
+    dtype = config.runtime.get("mixed_precision_dtype") or "float32"
+    common = {"dtype": dtype, "global_batch_size": schedule.batch, "seed": config.seed}
+    wanted = {
+        "model": model,
+        "losses": _plain(config.losses),
+        "train_data": {**common, "is_training": True, **_plain(config.train_data)},
+        "validation_data": {**common, "is_training": False, "drop_remainder": False, **_plain(config.validation_data)},
+        "annotation_file": config.scores.get("annotation_file", "") if "scores" in config else "",
+        "allow_image_summary": False,
+    }
+    if config.model.kind == "segmenter":
+        del wanted["annotation_file"]
+    try:
+        params.override(wanted)
+    except KeyError as error:
+        raise ValueError(
+            f"config.model, losses, train_data and validation_data hold Model Garden's keys: {error}"
+        ) from error
+    for name in ("train_data", "validation_data"):
+        if not (params.as_dict()[name]["input_path"] or params.as_dict()[name]["tfds_name"]):
+            raise ValueError(
+                f"config.{name}.input_path must name records, such as records/bccd/train-*. Received ''. Make them with "
+                "python -m experiments.prepare."
+            )
+    return params
+
+
+def make_task(config, schedule, params, workdir=None):
+    """The task of a config, without any weights yet."""
+    kind = KINDS[config.model.kind]
+    more = {"scores": config.scores.get("kind", "coco")} if "scores" in config else {}
+    return kind.task(
+        params,
+        functools.partial(detector, config, params),
+        functools.partial(optimizer, config, schedule),
+        init=config.init or None,
+        logging_dir=workdir,
+        **more,
+    )
+
+
+def detector(config, params):
+    """(model, encoder) of a config, new weights."""
+    settings = _plain(config.norm_act)
+    name, reach = settings.pop("name", "batch_norm"), settings.pop("reach", "backbone")
+    if name not in NORMS or reach not in ("backbone", "all"):
+        raise ValueError(
+            f"config.norm_act has name, one of {', '.join(NORMS)}, and reach, backbone or all. Received {name!r}, {reach!r}."
+        )
+    norm_act = functools.partial(sessions.build, NORMS[name], "norm_act", settings)
+    decay = params.losses.l2_weight_decay
+    regularizer = tf.keras.regularizers.l2(decay / 2) if decay else None  # as Model Garden halves it
+    encoder = _plain(config.encoder)
+    made = sessions.build(
+        ENCODERS[encoder.pop("name", "resnet")],
+        "encoder",
+        encoder,
+        norm_act=norm_act,
+        input_size=tuple(params.model.input_size),
+        kernel_regularizer=regularizer,
+    )
+    more = {"fcn": _plain(config.model.fcn)} if config.model.get("fcn") else {}
+    model = KINDS[config.model.kind].build(
+        made, params.model, norm_act if reach == "all" else None, regularizer, **more
+    )
+    return model, made
+
+
+def optimizer(config, schedule):
+    """The optimizer that `config.optimizer.name` names, at the schedule's rate."""
+    settings = _plain(config.optimizer)
+    name = settings.pop("name", "sgd")
+    if name not in OPTIMIZERS:
+        raise ValueError(f"config.optimizer.name must be one of {', '.join(OPTIMIZERS)}. Received {name!r}.")
+    return sessions.build(OPTIMIZERS[name], "optimizer", settings, learning_rate=schedule.learning_rate)
+
+
+def drawn_records(config, folder, train=8, validation=4, size=(128, 128), objects=(2, 6)):
+    """Draws synthetic scenes, writes their records and puts their paths into the config."""
+    for number, (name, count) in enumerate((("train", train), ("validation", validation))):
+        section = config[f"{name}_data"]
+        pictures, categories = data.scenes(os.path.join(folder, name), count, number, tuple(size), tuple(objects))
+        data.write_records(pictures, categories, folder, name, data.Problems(strict=True), shards=2, progress=False)
+        section.input_path = os.path.join(folder, f"{name}-*.tfrecord")
+    if "scores" in config:
+        config.scores.annotation_file = os.path.join(folder, "validation_annotations.json")
+
+
+def _plain(section):
+    return section.to_dict() if hasattr(section, "to_dict") else dict(section or {})
+
+
+if __name__ == "__main__":
+    sessions.launch(main)

@@ -1,0 +1,141 @@
+"""Image classification as a Model Garden task made of objects: backbone in, classifier out."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import tensorflow as tf
+from official.vision.configs import image_classification as configs
+from official.vision.modeling import classification_model
+from official.vision.ops import augment as garden
+from official.vision.tasks import image_classification
+
+from tf_pixpro import augment, loop
+
+
+class ClassificationTask(image_classification.ImageClassificationTask):
+    """Model Garden's classification task, its model and images handed in.
+
+    Args:
+      model: () -> `classifier`, called once inside the strategy's scope.
+      images: (input_context, start_step) -> endless dataset of (images [b, H, W, 3] float32, labels [b] int64) of one replica.
+      held_out: input_context -> finite dataset of the same.
+      num_classes: K.
+      label_smoothing: share of the label spread over all classes.
+      logging_dir: folder of the checkpoints. Its latest one tells at which step the images go on.
+
+    The loss is cross-entropy plus what the model's regularizers add. Results are `accuracy` and, with more than five classes,
+    `top_5_accuracy`.
+    """
+
+    best = ("accuracy", "higher")
+
+    def __init__(
+        self,
+        model: Callable,
+        images: Callable,
+        held_out: Callable,
+        num_classes: int,
+        label_smoothing: float = 0.0,
+        logging_dir=None,
+        name="classification",
+    ):
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1). Received label_smoothing={label_smoothing}.")
+        config = configs.ImageClassificationTask(
+            model=configs.ImageClassificationModel(num_classes=num_classes),
+            losses=configs.Losses(one_hot=True, label_smoothing=label_smoothing),
+            evaluation=configs.Evaluation(top_k=min(5, num_classes)),
+        )
+        super().__init__(config, logging_dir=logging_dir, name=name)
+        self._make_model, self._images, self._held_out = model, images, held_out
+
+    def build_model(self) -> tf.keras.Model:
+        return self._make_model()
+
+    def build_inputs(self, params, input_context=None) -> tf.data.Dataset:
+        if params.is_training:
+            return self._images(input_context, loop.latest_step(self.logging_dir))
+        return self._held_out(input_context)
+
+
+def classifier(backbone: tf.keras.Model, num_classes: int, dropout: float = 0.0, weight_decay: float = 0.0):
+    """Model Garden's classifier on the highest level of a backbone: mean over places, dropout, one dense layer.
+
+    Args:
+      backbone: [B, H, W, 3] -> dict of levels.
+      num_classes: K.
+      dropout: share of pooled features dropped in training.
+      weight_decay: of the dense kernel, times half its squared norm.
+
+    Returns:
+      `tf.keras.Model`, [B, H, W, 3] -> logits [B, K].
+    """
+    return classification_model.ClassificationModel(
+        backbone,
+        num_classes,
+        input_specs=tf.keras.layers.InputSpec(shape=backbone.input_shape),
+        dropout_rate=dropout,
+        kernel_initializer=tf.keras.initializers.RandomNormal(stddev=0.01),
+        kernel_regularizer=half_squared_norm(weight_decay),
+    )
+
+
+def half_squared_norm(weight_decay: float):
+    """The regularizer whose gradient is `weight_decay` times the weight, None for 0.
+
+    For the kernels of convolutions and dense layers only; gamma, beta and v of normalizations are not decayed.
+    """
+    return tf.keras.regularizers.L2(weight_decay / 2) if weight_decay else None
+
+
+def training_view(
+    size=(224, 224),
+    scale=(0.08, 1.0),
+    ratio=(3 / 4, 4 / 3),
+    flip: float = 0.5,
+    shift: int = 0,
+    randaugment_layers: int = 0,
+    randaugment_magnitude: float = 10.0,
+) -> Callable:
+    """How training images are varied, for `tf_pixpro.data.training_dataset`.
+
+    Args:
+      size: (height, width) of the result, pixels.
+      scale: least and largest area of the random crop, shares of the image; (1, 1) with ratio (1, 1) takes a square image whole.
+      ratio: least and largest width / height of the crop.
+      flip: probability of a horizontal flip.
+      shift: afterwards the image moves by up to so many pixels each way, zeros coming in: the crop usual for CIFAR, with 4.
+      randaugment_layers: how many random operations of RandAugment follow the flip; 0 for none.
+      randaugment_magnitude: their strength, 0 to 10.
+
+    Returns:
+      (example, seed [2] int32) -> (image [height, width, 3] float32 normalised, label int64).
+
+    Source: Szegedy et al. 2015 (crop), He et al. 2015 (shift), Cubuk et al. 2020 (RandAugment, Model Garden's implementation, which
+      draws from TensorFlow's global seed and not from `seed`: a resumed run then sees other operations than one never stopped).
+    """
+    size = tuple(size)
+    view = augment.View(scale=tuple(scale), ratio=tuple(ratio), flip=flip, jitter=0.0, gray=0.0)
+    random = garden.RandAugment(randaugment_layers, randaugment_magnitude) if randaugment_layers else None
+
+    def prepare(example, seed):
+        seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+        sides = tf.unstack(augment.image_size(example["bytes"]), num=2)
+        window = augment.crop_window(seeds[0], *sides, view.scale, view.ratio)
+        (crop,) = augment.decode_crops(example["bytes"], [window])
+        image, _ = augment.augmented(crop, seeds[1], size, view)
+        if random is not None:
+            image = augment.normalised(tf.cast(random.distort(_colours(image)), tf.float32))
+        if shift:
+            image = tf.pad(image, [[shift, shift], [shift, shift], [0, 0]])
+            image = tf.image.stateless_random_crop(image, [*size, 3], seeds[2])
+        return tf.ensure_shape(image, [*size, 3]), example["label"]
+
+    return prepare
+
+
+def _colours(image):
+    """Back from normalised to uint8, which RandAugment works on."""
+    colours = (image - augment.normalised(tf.zeros([3]))) * (255 * tf.constant(augment.DEVIATION))
+    return tf.saturate_cast(tf.round(colours), tf.uint8)

@@ -1,0 +1,105 @@
+"""Model Garden's detection and segmentation tasks, made of objects: its inputs, losses, metrics and steps, our model and optimizer."""
+
+from __future__ import annotations
+
+from official.modeling import performance
+from official.vision.tasks import maskrcnn, retinanet, semantic_segmentation
+
+from tf_pixpro.checkpoints import load_backbone
+from tf_pixpro.loop import NonFiniteSteps
+from tf_pixpro.transfer.scores import coco_scores, mean_of_present
+
+
+class _OfObjects:
+    """What the three tasks share.
+
+    Args:
+      params: Model Garden's task configuration; of its model only what inputs, losses and evaluation read.
+      build: () -> (model, encoder), called once inside the strategy's scope.
+      optimizer: () -> Keras optimizer.
+      init: checkpoint of the encoder, see `tf_pixpro.load_backbone`; None starts from scratch.
+      logging_dir: folder of the run.
+    """
+
+    def __init__(self, params, build, optimizer, init=None, logging_dir=None, name=None):
+        super().__init__(params, logging_dir=logging_dir, name=name)
+        self._build, self._make_optimizer, self._init = build, optimizer, init
+
+    def build_model(self):
+        self._model, self.encoder = self._build()
+        return self._model
+
+    def create_optimizer(self, optimizer_config=None, runtime_config=None, dp_config=None):
+        """The optimizer with its buffers already made, so that a checkpoint finds them."""
+        optimizer = self._make_optimizer()
+        if runtime_config is not None and runtime_config.mixed_precision_dtype == "float16":
+            optimizer = performance.configure_optimizer(optimizer, True, runtime_config.loss_scale)
+        optimizer.build(self._model.trainable_variables)
+        return optimizer
+
+    def initialize(self, model):
+        """The whole encoder from its checkpoint, or an error that names what does not fit; a resumed run does not come here."""
+        if self._init:
+            load_backbone(self.encoder, self._init)
+
+    def build_inputs(self, params, input_context=None):
+        own = self.task_config.train_data if params.is_training else self.task_config.validation_data
+        return super().build_inputs(own, input_context)
+
+    def build_metrics(self, training=True):
+        metrics = super().build_metrics(training)
+        return [*metrics, NonFiniteSteps()] if training else metrics
+
+    def train_step(self, inputs, model, optimizer, metrics=None):
+        watched = [metric for metric in metrics or () if isinstance(metric, NonFiniteSteps)]
+        logs = super().train_step(inputs, model, optimizer, [m for m in metrics or () if m not in watched])
+        for metric in watched:
+            metric.update_state(logs[self.loss])
+        return {self.loss: logs[self.loss]}
+
+
+class SegmentationTask(_OfObjects, semantic_segmentation.SemanticSegmentationTask):
+    """Semantic segmentation, scored by mean IoU over the classes that occur, and by the IoU of each ('iou/0', ...)."""
+
+    best = ("mean_iou", "higher")
+
+    def aggregate_logs(self, state=None, step_outputs=None):
+        """Nothing: the metric adds up by itself. Model Garden's empties it here, after the first batch, which is then lost."""
+        return True
+
+    def reduce_aggregated_logs(self, aggregated_logs, global_step=None):
+        logs = super().reduce_aggregated_logs(aggregated_logs, global_step)
+        logs["mean_iou"] = mean_of_present(self.iou_metric.total_cm.numpy())
+        self.iou_metric.reset_state()
+        return logs
+
+
+class RetinaNetTask(_OfObjects, retinanet.RetinaNetTask):
+    """Detection by a RetinaNet, scored by COCO's or Pascal's average precision."""
+
+    best = ("AP", "higher")
+
+    def __init__(self, *args, scores="coco", **kwargs):
+        super().__init__(*args, **kwargs)
+        self._scores = scores
+
+    def build_metrics(self, training=True):
+        metrics = super().build_metrics(training)
+        if not training:
+            self.coco_metric = coco_scores(self._scores, self.task_config.annotation_file, False)
+        return metrics
+
+
+class MaskRCNNTask(_OfObjects, maskrcnn.MaskRCNNTask):
+    """Detection and instance segmentation in two stages, scored by COCO's average precision of boxes and masks, or Pascal's of boxes."""
+
+    best = ("AP", "higher")
+
+    def __init__(self, *args, scores="coco", **kwargs):
+        super().__init__(*args, **kwargs)
+        self._scores = scores
+
+    def _build_coco_metrics(self):
+        self.coco_metric = coco_scores(
+            self._scores, self.task_config.annotation_file, self.task_config.model.include_mask
+        )

@@ -1,0 +1,183 @@
+"""The primitives that layers are made of: their names, how they are drawn, printed, and computed in NumPy."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+ELEMENTWISE = {
+    "add": 2,
+    "mul": 2,
+    "div": 2,
+    "max": 2,
+    "neg": 1,
+    "sigmoid": 1,
+    "tanh": 1,
+    "exp": 1,
+    "log": 1,
+    "abs": 1,
+    "square": 1,
+    "sqrt": 1,
+}
+MOMENTS = ("mean", "rms", "std")
+OVER = ("batch", "layer", "instance", "group")
+ARITY = {**ELEMENTWISE, **{f"{moment}_{over}": 1 for moment in MOMENTS for over in OVER}}
+COMMUTATIVE = ("add", "mul", "max")
+DRAWS = ("families", "operations")
+
+_TEXT = {
+    "add": "({} + {})",
+    "mul": "({} * {})",
+    "div": "({} / {})",
+    "max": "max({}, {})",
+    "neg": "(-{})",
+}
+_LATEX = {
+    "add": r"({} + {})",
+    "mul": r"{} \cdot {}",
+    "div": r"\frac{{{}}}{{{}}}",
+    "max": r"\max({}, {})",
+    "neg": r"(-{})",
+    "sigmoid": r"\sigma({})",
+    "tanh": r"\tanh({})",
+    "exp": r"\exp({})",
+    "log": r"\mathrm{{sgn\,ln}}({})",
+    "abs": r"|{}|",
+    "square": r"({})^2",
+    "sqrt": r"\mathrm{{sgn\,sqrt}}({})",
+}
+_SETS = {"batch": "b,w,h", "layer": "w,h,c", "instance": "w,h", "group": "w,h,c/g"}
+_SYMBOLS = {"mean": r"\mu", "rms": r"\mathrm{rms}", "std": "s"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Protection:
+    """Numbers that keep primitives away from their poles; 0 is without.
+
+    Attributes:
+      division: e of x / (y + e * sign(y)).
+      logarithm: e of sign(x) * ln(|x| + e).
+      moments: e added to a variance or mean square, inside the root.
+      sign_of_zero: what sign(0) is in a division; 0 makes x / 0 not finite, and such layers are rejected.
+
+    Source: Table 1 of the paper's first version, which prints e without a value; 1e-5 is that of the authors' layers. Later
+      versions leave e out of the table. The sign of 0 is nowhere said.
+    """
+
+    division: float = 1e-5
+    logarithm: float = 1e-5
+    moments: float = 1e-5
+    sign_of_zero: float = 1.0
+
+
+def split(operation: str):
+    """('std', 'batch') of 'std_batch', (name, None) of an element-wise operation."""
+    name, _, over = operation.partition("_")
+    return name, over or None
+
+
+def draw(rng: np.random.Generator, by: str = "families", without=()) -> str:
+    """Draws an operation.
+
+    Args:
+      rng: where chance comes from.
+      by: "families", 15 families alike and then the index set; or "operations", 24 operations alike.
+      without: index sets that are never drawn, such as ("batch",).
+
+    Raises:
+      ValueError: an unknown way of drawing or index set.
+
+    Source: EvoNorm paper, section 3 ("uniformly"); which of the two is not said.
+    """
+    if by not in DRAWS or set(without) - set(OVER) or set(without) == set(OVER):
+        raise ValueError(
+            f"by must be one of {DRAWS} and without a part of {OVER}. Received by={by!r}, without={without!r}."
+        )
+    sets = [over for over in OVER if over not in without]
+    families = [[name] for name in ELEMENTWISE] + [[f"{moment}_{over}" for over in sets] for moment in MOMENTS]
+    if by == "operations":
+        families = [[name] for family in families for name in family]
+    family = families[rng.integers(len(families))]
+    return family[rng.integers(len(family))] if len(family) > 1 else family[0]
+
+
+def apply(operation: str, values, protection: Protection = Protection(), groups: int = 1) -> np.ndarray:
+    """Computes one operation in NumPy.
+
+    Args:
+      operation: a key of `ARITY`.
+      values: arrays that broadcast to [B, ..., C]; an axis of size 1 stands for equal values along it.
+      protection: see `Protection`.
+      groups: number of groups of neighbouring channels, a divisor of C.
+
+    Returns:
+      Array that broadcasts to [B, ..., C]. Values may be infinite or NaN; no warning is given.
+
+    Source: EvoNorm paper, Table 1; all variances divide by n.
+    """
+    name, over = split(operation)
+    with np.errstate(all="ignore"):
+        return (
+            _ELEMENTWISE[name](protection, *values)
+            if over is None
+            else _moment(name, over, values[0], protection, groups)
+        )
+
+
+def text(operation: str, inputs) -> str:
+    """An operation of printed inputs, as text."""
+    return _TEXT.get(operation, operation + "({})").format(*inputs)
+
+
+def latex(operation: str, inputs) -> str:
+    """An operation of printed inputs, as LaTeX that matplotlib understands too."""
+    name, over = split(operation)
+    if over is None:
+        return _LATEX[name].format(*inputs)
+    return f"{_SYMBOLS[name]}_{{{_SETS[over]}}}({inputs[0]})"
+
+
+def _sigmoid(_, x):
+    return 1 / (1 + np.exp(-x))
+
+
+def _divided(protection, x, y):
+    sign = np.where(y == 0, protection.sign_of_zero, np.sign(y))
+    return x / (y + protection.division * sign)
+
+
+_ELEMENTWISE = {
+    "add": lambda _, x, y: x + y,
+    "mul": lambda _, x, y: x * y,
+    "div": _divided,
+    "max": lambda _, x, y: np.maximum(x, y),
+    "neg": lambda _, x: -x,
+    "sigmoid": _sigmoid,
+    "tanh": lambda _, x: np.tanh(x),
+    "exp": lambda _, x: np.exp(x),
+    "log": lambda protection, x: np.sign(x) * np.log(np.abs(x) + protection.logarithm),
+    "abs": lambda _, x: np.abs(x),
+    "square": lambda _, x: np.square(x),
+    "sqrt": lambda _, x: np.sign(x) * np.sqrt(np.abs(x)),
+}
+
+
+def _moment(name, over, x, protection, groups):
+    if name == "mean":
+        return _mean(x, over, groups)
+    centred = x if name == "rms" else x - _mean(x, over, groups)
+    return np.sqrt(_mean(np.square(centred), over, groups) + protection.moments)
+
+
+def _mean(x, over, groups):
+    places = tuple(range(1, x.ndim - 1))
+    if over == "batch":
+        return x.mean((0, *places), keepdims=True)
+    if over == "layer":
+        return x.mean((*places, x.ndim - 1), keepdims=True)
+    x = x.mean(places, keepdims=True)
+    if over == "instance" or x.shape[-1] == 1:
+        return x
+    size = x.shape[-1] // groups
+    return np.repeat(x.reshape(*x.shape[:-1], groups, size).mean(-1), size, -1)

@@ -1,4 +1,4 @@
-"""How fast the parts are: `python -m experiments.benchmark {pretrain-step,input,layers} [options]`; `--help` after a name lists them."""
+"""How fast, and how good, the parts are: `python -m experiments.benchmark NAME [options]`; `--help` after a name lists them."""
 
 import importlib
 import sys
@@ -7,6 +7,7 @@ MEASUREMENTS = {
     "pretrain-step": "experiments.measure_pretrain_step",
     "input": "experiments.measure_input",
     "layers": "experiments.measure_layers",
+    "batch-sizes": "experiments.measure_batch_sizes",
 }
 
 

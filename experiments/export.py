@@ -1,4 +1,6 @@
-"""Writes the encoder of a run, or of any checkpoint, as a SavedModel that serves features without this project.
+"""Writes what a run has trained, or the encoder of any checkpoint, as a SavedModel that answers without this project.
+
+Of a pre-training run it is the encoder, which gives features; of a classification run the classifier, which gives classes.
 
 python -m experiments.export --workdir=workdir/photos --output=workdir/photos/saved_model
 python -m experiments.export --checkpoint=backbone --config=experiments/configs/pixpro_r50_imagenet.py --output=saved_model
@@ -14,12 +16,14 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments import session as sessions
+from experiments.classify import restored
 from experiments.pretrain import pretext_model
 from tf_pixpro import export_encoder
+from tf_pixpro.export import export_classifier
 
 
 def export(output, workdir=None, best=False, checkpoint=None, config=None, image_size=None) -> str:
-    """Builds the encoder that a config describes, reads its weights and writes the SavedModel.
+    """Builds the model that a config describes, reads its weights and writes the SavedModel.
 
     Args:
       output: folder to be made.
@@ -44,11 +48,21 @@ def export(output, workdir=None, best=False, checkpoint=None, config=None, image
         )
     if workdir:
         config = _recorded(workdir)
+        if "head" in config:
+            return _export_classifier(output, os.path.join(workdir, "best") if best else workdir, config, image_size)
         checkpoint = os.path.join(workdir, "best", "backbone") if best else workdir
     encoder = pretext_model(config, steps=None).encoder
     path = export_encoder(checkpoint, output, encoder=encoder, image_size=_sides(image_size or config.views.size))
     levels = ", ".join(sorted(encoder.output))
     return f"{path}: signatures serving_default (image_bytes) and images; levels {levels} and pooled"
+
+
+def _export_classifier(output, folder, config, image_size):
+    classifier, class_names = restored(config, folder)
+    size = image_size or config.evaluation.get("size") or config.views.size
+    margin = config.evaluation.get("margin", 256 / 224)
+    path = export_classifier(classifier, output, class_names=class_names, image_size=_sides(size), margin=margin)
+    return f"{path}: signatures serving_default (image_bytes) and images; {len(class_names)} classes"
 
 
 def _recorded(workdir):

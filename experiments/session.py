@@ -70,6 +70,7 @@ def run(main):
     """Runs a program: `main(arguments)` after its flags are read; a mistake of the caller ends it with one line and exit code 1."""
     logging.get_absl_handler().setLevel(std_logging.WARNING)
     tf.get_logger().setLevel("WARNING")
+    tf.get_logger().addFilter(lambda record: "deprecat" not in str(record.msg))  # for developers of what we call
     try:
         app.run(main, flags_parser=_parse)
     except (ValueError, FloatingPointError, OSError, tf.errors.OpError) as error:

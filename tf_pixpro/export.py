@@ -1,4 +1,4 @@
-"""From a trained encoder to a SavedModel that serves its features without this package."""
+"""From a trained encoder or classifier to a SavedModel that serves it without this package."""
 
 from __future__ import annotations
 
@@ -48,11 +48,57 @@ def export_encoder(
     """
     path = os.fspath(path).rstrip("/")
     _check_free(path)
-    if len(image_size) != 2 or min(image_size) < 1:
+    _check_size(image_size)
+    encoder = _encoder(model_or_checkpoint, encoder)
+    last = max(encoder.output)
+
+    def features(views):
+        levels = {level: tf.cast(values, tf.float32) for level, values in encoder(views, training=False).items()}
+        return {**levels, "pooled": tf.reduce_mean(levels[last], axis=[1, 2])}
+
+    return _write(_serve(encoder, features, image_size, margin=1.0), path)
+
+
+def export_classifier(
+    classifier: tf.keras.Model, path: str, *, class_names, image_size=(224, 224), margin=256 / 224
+) -> str:
+    """Writes a classifier as a SavedModel that turns images into classes.
+
+    Two signatures with the same answer: 'probabilities' [B, K] float32, 'label' [B] int64 and 'name' [B] string of the likeliest class.
+    `serving_default` takes `image_bytes`, `images` takes `images`, both as in `export_encoder`.
+
+    Args:
+      classifier: functional Keras model, normalised images [B, H, W, 3] -> logits [B, K].
+      path: folder to be made. It appears whole or not at all.
+      class_names: K strings.
+      image_size: (height, width) in pixels that encoded images are brought to.
+      margin: the short side of an encoded image is scaled to so many times that size before the centre is cut out.
+
+    Returns:
+      The path.
+
+    Raises:
+      ValueError: if the names are not as many as the classes, `path` is taken, or the image size is not positive.
+    """
+    path = os.fspath(path).rstrip("/")
+    _check_free(path)
+    _check_size(image_size)
+    if len(class_names) != classifier.output_shape[-1]:
         raise ValueError(
-            f"image_size must be (height, width), both positive. Received {image_size!r}. Pass e.g. (224, 224)."
+            f"class_names must name each of the {classifier.output_shape[-1]} classes. Received {len(class_names)} names."
         )
-    served = _serve(_encoder(model_or_checkpoint, encoder), tuple(map(int, image_size)))
+    names = tf.constant(list(class_names))
+
+    def answer(views):
+        probabilities = tf.nn.softmax(tf.cast(classifier(views, training=False), tf.float32))
+        label = tf.argmax(probabilities, axis=-1)
+        return {"probabilities": probabilities, "label": label, "name": tf.gather(names, label)}
+
+    return _write(_serve(classifier, answer, image_size, margin), path)
+
+
+def _write(served, path):
+    """Saves a served module under a name of its own first, so that the folder appears whole."""
     signatures = {"serving_default": served.encoded, "images": served.images}
     partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     try:
@@ -64,6 +110,13 @@ def export_encoder(
         if tf.io.gfile.exists(partial):
             tf.io.gfile.rmtree(partial)
     return path
+
+
+def _check_size(image_size):
+    if len(image_size) != 2 or min(image_size) < 1:
+        raise ValueError(
+            f"image_size must be (height, width), both positive. Received {image_size!r}. Pass e.g. (224, 224)."
+        )
 
 
 def _check_free(path):
@@ -106,27 +159,31 @@ def _load_keras(path):
         ) from error
 
 
-def _serve(encoder, image_size):
-    """A module that holds the encoder's variables and the two functions, but no Keras object, so that nothing of Keras is needed."""
-    size = (encoder.inputs[0].shape[1], encoder.inputs[0].shape[2])
+def _serve(model, answer, image_size, margin):
+    """A module that holds the model's variables and two functions, but no Keras object, so that nothing of Keras is needed.
+
+    Args:
+      model: takes normalised images.
+      answer: normalised images -> what is served.
+      image_size, margin: of encoded images, where the model's own size is not fixed.
+    """
+    size = (model.inputs[0].shape[1], model.inputs[0].shape[2])
+    image_size = tuple(map(int, image_size))
     if size != (None, None):
         image_size = tuple(fixed or asked for fixed, asked in zip(size, image_size))
-    last = max(encoder.output)
-
-    def features(views):
-        levels = {level: tf.cast(values, tf.float32) for level, values in encoder(views, training=False).items()}
-        return {**levels, "pooled": tf.reduce_mean(levels[last], axis=[1, 2])}
 
     def encoded(image_bytes):
         spec = tf.TensorSpec([*image_size, 3], tf.float32)
-        return features(tf.map_fn(lambda one: centre_view(one, image_size, 1.0), image_bytes, fn_output_signature=spec))
+        return answer(
+            tf.map_fn(lambda one: centre_view(one, image_size, margin), image_bytes, fn_output_signature=spec)
+        )
 
-    def features_of_colours(images):
-        return features(normalised(images))
+    def of_colours(images):
+        return answer(normalised(images))
 
-    served = tf.Module(name="encoder")
-    served.weights = encoder.weights
+    served = tf.Module(name=model.name)
+    served.weights = model.weights
     served.encoded = tf.function(encoded, input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
     colours = tf.TensorSpec([None, *size, 3], tf.float32, "images")
-    served.images = tf.function(features_of_colours, input_signature=[colours])
+    served.images = tf.function(of_colours, input_signature=[colours])
     return served

@@ -8,6 +8,7 @@ from typing import Callable, Optional
 
 import tensorflow as tf
 from official.core import config_definitions, train_lib, train_utils
+from official.modeling import optimization
 
 from tf_pixpro.actions import Progress, StopAtNonFinite
 
@@ -82,7 +83,8 @@ def run(
       progress: whether to draw a progress bar on stderr.
 
     Returns:
-      (the trained model, results of the last evaluation as a dict, empty if there was none).
+      (the trained model, with averaged weights if the optimizer averages; results of the last evaluation as a dict, empty if there was
+      none).
 
     Raises:
       ValueError: if mode is unknown, or 'eval' finds no checkpoint.
@@ -131,6 +133,9 @@ def run(
             with strategy.scope():
                 runner.controller.evaluate(steps=config.trainer.validation_steps)
         runner.run()
+    if "train" in mode and isinstance(trainer.optimizer, optimization.ExponentialMovingAverage):
+        with strategy.scope():
+            trainer.optimizer.swap_weights()  # the averages are what was evaluated, and what is kept
     if "train" in mode and keep is not None:
         keep(trainer.model, kept)
     return trainer.model, {name: float(value) for name, value in results.items()}

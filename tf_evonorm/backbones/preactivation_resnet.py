@@ -37,7 +37,7 @@ def preactivation_resnet(
             momentum 0.9) and ReLU.
         input_size: (height, width, channels) of the images, pixels; None where unknown.
         width: factor of all channel counts, may be a fraction; each product is rounded down.
-        blocks: residual blocks of the four levels; None is what the depth says.
+        blocks: residual blocks of each level, three levels for the networks of CIFAR; None is what the depth says.
         stem: "imagenet", a 7x7 convolution of stride 2 and a max-pool; or "small", one 3x3 convolution of stride 1.
         output_stride: 32, 16 or 8 with the "imagenet" stem; levels beyond it are dilated instead of strided.
         padding: of strided convolutions, "symmetric" (the authors') or "same" (TensorFlow's).

@@ -41,7 +41,7 @@ def resnet(
             have no activation; a plain ReLU follows their sum.
         input_size: (height, width, channels) of the images, pixels; None where unknown.
         width: factor of all channel counts, may be a fraction; each product is rounded down.
-        blocks: residual blocks of the four levels; None is what the depth says.
+        blocks: residual blocks of each level, three levels for the networks of CIFAR; None is what the depth says.
         stem: "imagenet", a 7x7 convolution of stride 2 and a max-pool; or "small", one 3x3 convolution of stride 1 for
             images of about 32 pixels, which makes every level four times larger.
         output_stride: 32, 16 or 8 with the "imagenet" stem: where a level would go beyond it, the level is dilated
@@ -118,8 +118,10 @@ def check_resnet(depth, width, blocks, stem, output_stride):
         raise ValueError(
             f"depth must be one of {sorted(BLOCKS)}. Received depth={depth}. Pass one of them and blocks=."
         )
-    if blocks is not None and (len(blocks) != 4 or min(blocks) < 1):
-        raise ValueError(f"blocks must be four positive counts. Received blocks={blocks}. Pass such as (3, 4, 6, 3).")
+    if blocks is not None and (not 1 <= len(blocks) <= 4 or min(blocks) < 1):
+        raise ValueError(
+            f"blocks must be up to four positive counts. Received blocks={blocks}. Pass such as (3, 4, 6, 3)."
+        )
     if stem not in ("imagenet", "small"):
         raise ValueError(f"stem must be 'imagenet' or 'small'. Received stem={stem!r}. Pass one of the two.")
     if output_stride not in (8, 16, 32):

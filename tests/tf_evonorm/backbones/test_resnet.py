@@ -138,7 +138,7 @@ def test_levels_and_output_strides():
         (dict(stem="cifar"), r"stem must be .* Received stem='cifar'"),
         (dict(output_stride=4), r"output_stride must be .* Received output_stride=4"),
         (dict(width=0.01), r"width must leave a channel in the stem. Received width=0.01"),
-        (dict(blocks=(1, 2)), r"blocks must be four positive counts. Received blocks=\(1, 2\)"),
+        (dict(blocks=(1, 2, 0)), r"blocks must be up to four positive counts. Received blocks=\(1, 2, 0\)"),
         (dict(padding="valid"), r"padding must be one of .* Received padding='valid'"),
     ],
 )

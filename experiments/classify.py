@@ -1,0 +1,189 @@
+"""Trains an image classifier: any backbone, any normalization and activation; ImageNet, CIFAR-10 or your own folder of images.
+
+python -m experiments.classify --config=experiments/configs/evonorm_r20_cifar10.py --config.source.path=cifar10.zip --workdir=workdir/cifar
+"""
+
+from __future__ import annotations
+
+import functools
+
+import tensorflow as tf
+
+from experiments import session as sessions
+from experiments.norm_acts import norm_act
+from experiments.schedule import Schedule, intervals
+from tf_evonorm import backbones
+from tf_pixpro import data, loop
+from tf_pixpro.checkpoints import save_backbone
+from tf_pixpro.transfer.classification import ClassificationTask, classifier, half_squared_norm, training_view
+
+
+def main(session: sessions.Session):
+    """Runs one experiment.
+
+    The sections of its config, in data order, are the keyword arguments of: source: `data.source`; held_out: what changes of it for the
+    images to be evaluated on; views: `tf_pixpro.transfer.classification.training_view`; evaluation: `held_out_images`; norm_act:
+    `experiments.norm_acts.norm_act`; backbone: the function of `tf_evonorm.backbones` that `name` names; head: `classifier`; schedule:
+    `Schedule`; rate: `learning_rate`; optimizer: Model Garden's optimizer of the type that `type` names; average: its EMAConfig, or
+    None; trainer: `intervals`; runtime: its RuntimeConfig.
+
+    Returns:
+      (model, results), see `tf_pixpro.loop.run`.
+    """
+    config, build = session.config, sessions.build
+    source = build(data.source, "source", config.source)
+    held_out = build(data.source, "held_out", {**config.source, **(config.held_out or {})})
+    if source.class_names != held_out.class_names:
+        raise ValueError(
+            f"both sets must have the same classes. Received {len(source.class_names)} in {source.name} and "
+            f"{len(held_out.class_names)} in config.held_out. Put images into one folder per class."
+        )
+    schedule = build(Schedule, "schedule", config.schedule, images=source.num_examples)
+    prepare = build(training_view, "views", config.views)
+    evaluation = functools.partial(
+        build, held_out_images, "evaluation", config.evaluation, source=held_out, config=config
+    )
+    evaluation(context=None)  # a source without labels is told now
+
+    def images(context, start):
+        return data.training_dataset(source, prepare, schedule.batch, config.seed, context, start)
+
+    task = ClassificationTask(
+        functools.partial(model, config, len(source.class_names)),
+        images,
+        lambda context: evaluation(context=context),
+        len(source.class_names),
+        label_smoothing=config.label_smoothing,
+        logging_dir=session.workdir,
+    )
+    trainer = {
+        **build(intervals, "trainer", config.trainer, schedule=schedule),
+        "optimizer_config": optimization(config, schedule),
+    }
+    experiment = loop.experiment_config(schedule.steps, schedule.batch, trainer, dict(config.runtime))
+    if session.chief:
+        print(
+            f"{source.num_examples} images of {len(source.class_names)} classes, {schedule.epoch} steps of {schedule.batch} an epoch, "
+            f"{schedule.steps} in all, into {session.workdir}",
+            flush=True,
+        )
+    with sessions.quiet():
+        keeper = functools.partial(keep, source.class_names)
+        trained, results = loop.run(
+            task, experiment, session.strategy, session.workdir, session.mode, task.best, keeper
+        )
+    if session.chief and results:
+        print("  ".join(f"{name} {value:.4f}" for name, value in results.items()))
+    return trained, results
+
+
+def model(config, num_classes: int) -> tf.keras.Model:
+    """The classifier of a config, with new weights."""
+    settings = dict(config.backbone)
+    name = settings.pop("name", "resnet")
+    known = [key for key in backbones.__all__ if key.islower()]
+    if name not in known:
+        raise ValueError(f"config.backbone.name must be one of {', '.join(known)}. Received {name!r}.")
+    backbone = sessions.build(
+        getattr(backbones, name),
+        "backbone",
+        settings,
+        norm_act=norm_act(**config.norm_act),
+        input_size=(*config.views.size, 3) if config.evaluation.get("size") is None else (None, None, 3),
+        kernel_regularizer=half_squared_norm(config.head.get("weight_decay", 0.0)),
+    )
+    return sessions.build(classifier, "head", config.head, backbone=backbone, num_classes=num_classes)
+
+
+def held_out_images(source, config, context, size=None, batch=None, limit=None, margin=256 / 224) -> tf.data.Dataset:
+    """Pairs (image, label) to evaluate on.
+
+    Args:
+      source, config, context: of the run.
+      size: (height, width) in pixels; that of training by default.
+      batch: images per step over all replicas; that of training by default.
+      limit: at most so many images, evenly spread.
+      margin: see `data.labelled_dataset`.
+    """
+    rows = data.labelled_dataset(
+        source, tuple(size or config.views.size), batch or config.schedule.batch, context, limit, margin
+    )
+    return rows.map(lambda row: (row["image"], row["label"]))
+
+
+def optimization(config, schedule: Schedule) -> dict:
+    """Model Garden's OptimizationConfig of a config."""
+    settings = dict(config.optimizer)
+    kind = settings.pop("type", "sgd")
+    rate = sessions.build(learning_rate, "rate", config.rate, schedule=schedule)
+    warmup = {"type": "linear", "linear": {"warmup_steps": schedule.warmup_steps, "warmup_learning_rate": 0.0}}
+    return {
+        "optimizer": {"type": kind, kind: settings},
+        "learning_rate": rate,
+        "ema": dict(config.average) if config.average else None,
+        "warmup": warmup if schedule.warmup_steps else {},
+    }
+
+
+def learning_rate(schedule: Schedule, kind="cosine", epochs=None, factor=0.1) -> dict:
+    """Model Garden's LrConfig.
+
+    Args:
+      schedule: of the run.
+      kind: 'cosine', down to 0 after the warm-up; 'step', times `factor` at each of `epochs`; 'exponential', times `factor` every
+        `epochs`, in steps, counted from the start; 'constant'.
+      epochs: a sequence for 'step', a number for 'exponential'.
+      factor: see `kind`.
+    """
+    peak = schedule.peak
+    if kind == "cosine":
+        settings = {"initial_learning_rate": peak, "decay_steps": schedule.steps - schedule.warmup_steps}
+        return {"type": kind, kind: {**settings, "offset": schedule.warmup_steps}}
+    if kind == "constant":
+        return {"type": kind, kind: {"learning_rate": peak}}
+    if kind == "step":
+        values = [peak * factor**i for i in range(len(epochs) + 1)]
+        return {
+            "type": "stepwise",
+            "stepwise": {"boundaries": [int(e * schedule.epoch) for e in epochs], "values": values},
+        }
+    if kind == "exponential":
+        settings = {"initial_learning_rate": peak, "decay_rate": factor, "staircase": True}
+        return {"type": kind, kind: {**settings, "decay_steps": max(1, int(epochs * schedule.epoch))}}
+    raise ValueError(f"config.rate.kind must be cosine, step, exponential or constant. Received kind={kind!r}.")
+
+
+def keep(class_names, trained: tf.keras.Model, folder: str):
+    """Writes what others read of a classifier: its backbone for Model Garden, the whole of it and its labels for `restored`."""
+    save_backbone(trained.backbone, f"{folder}/backbone")
+    tf.train.Checkpoint(model=trained).write(f"{folder}/classifier")
+    with tf.io.gfile.GFile(f"{folder}/labels.txt", "w") as file:
+        file.write("\n".join(class_names) + "\n")
+
+
+def restored(config, folder: str):
+    """What `keep` wrote.
+
+    Args:
+      config: of the run.
+      folder: the run's, or its `best`.
+
+    Returns:
+      (the classifier with its trained weights, class names).
+
+    Raises:
+      FileNotFoundError: if no training has ended, or been evaluated, there.
+    """
+    if not tf.io.gfile.exists(f"{folder}/classifier.index"):
+        raise FileNotFoundError(
+            f"a classifier is kept at the end of training, and in best/ at each better evaluation. Received {folder!r} without one."
+        )
+    with tf.io.gfile.GFile(f"{folder}/labels.txt") as file:
+        class_names = file.read().splitlines()
+    trained = model(config, len(class_names))
+    tf.train.Checkpoint(model=trained).read(f"{folder}/classifier").assert_consumed()
+    return trained, class_names
+
+
+if __name__ == "__main__":
+    sessions.launch(main)

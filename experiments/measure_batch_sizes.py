@@ -2,9 +2,10 @@
 
     python -m experiments.benchmark batch-sizes --source=cifar10.zip --workdir=workdir/batch_sizes --figure=docs/batch_sizes.png
 
-Each run is `experiments/classify.py` with the config evonorm_r20_cifar10 on one replica: a pre-activation ResNet of 8 layers, random
-24 x 24 crops (evaluated on all 32 x 32 pixels, as in the paper's proxy task), the learning rate in proportion to the batch. A run that
-is done is not done again; `--layers` and `--seeds` divide the work among processes, and `--figure` draws what there is.
+Each run is `experiments/classify.py` with the config evonorm_r20_cifar10 on one replica: a pre-activation ResNet of 8 layers,
+random 24 x 24 crops (evaluated on all 32 x 32 pixels, as in the paper's proxy task), the learning rate in proportion to the
+batch. Layers with groups have 8 of them: the network has 16 to 64 channels, and the usual 32 groups would be one channel each. A
+run that is done is not done again; `--layers` and `--seeds` divide the work among processes, and `--figure` draws what there is.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ TITLES = {
     "evonorm_s0": "EvoNorm-S0",
 }
 BATCHES = (128, 32, 8, 4)
+GROUPED = ("gn_relu", "evonorm_s0")
 
 
 def main(arguments):
@@ -61,7 +63,7 @@ def run(folder: pathlib.Path, source: str, layer: str, batch: int, seed: int, ep
     config = evonorm_r20_cifar10.get_config()
     config.seed = seed
     config.source.path = source
-    config.norm_act.layer = layer
+    config.norm_act = {"layer": layer, **({"groups": 8} if layer in GROUPED else {})}
     config.views.update(size=(24, 24), scale=(0.5625, 0.5625), shift=0)
     config.evaluation.update(size=(32, 32), batch=200)
     config.backbone.blocks = (1, 1, 1)

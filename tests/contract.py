@@ -47,6 +47,10 @@ CASES = [
     Case(tf_evonorm.GroupNormAct, {"activation": "silu", "groups": 4}),
     Case(tf_evonorm.LayerNormAct),
     Case(tf_evonorm.FilterResponseNormAct),
+    Case(
+        tf_evonorm.GraphLayer,
+        {"graph": "std_batch(0) mul(3,0) std_group(0) add(5,6) max(4,7) div(0,8) add(9,2)", "synchronized": True},
+    ),
     Case(tf_pixpro.PixelPropagation, {"value_layers": 2}, still=lambda layer: [layer.value[0].bias]),
     Case(
         tf_pixpro.BYOL,

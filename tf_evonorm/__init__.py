@@ -12,6 +12,8 @@ from tf_evonorm.layers import (
     exclude_from_weight_decay,
 )
 from tf_evonorm.replace import norm_act_places, replace_norm_act
+from tf_evonorm.search.graph_layer import GraphLayer as GraphLayer
+from tf_evonorm.search.graph_layer import layer_from_graph as layer_from_graph
 
 __all__ = [
     "BatchNormAct",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_evonorm.search import primitives
-from tf_evonorm.search.primitives import ARITY, COMMUTATIVE, Protection
+from tf_evonorm.search.primitives import ARITY, COMMUTATIVE, USUAL, Protection
 
 INITIAL = ("x", "0", "v0", "v1")  # the input, zeros, and two learned vectors that start as 0 and 1
 LARGEST = 100  # nodes, of a graph from outside
@@ -215,7 +215,7 @@ def mutate(graph: Graph, rng: np.random.Generator, space: Space = Space()) -> Gr
     return Graph((*graph.nodes[:k], _drawn(len(INITIAL) + k, rng, space), *graph.nodes[k + 1 :]))
 
 
-def evaluate(graph: Graph, x, v0, v1, protection: Protection = Protection(), groups: int = 1) -> np.ndarray:
+def evaluate(graph: Graph, x, v0, v1, protection: Protection = USUAL, groups: int = 1) -> np.ndarray:
     """Runs a graph in NumPy, in training mode and without affine.
 
     Args:

@@ -71,6 +71,9 @@ class Protection:
     sign_of_zero: float = 1.0
 
 
+USUAL = Protection()
+
+
 def split(operation: str):
     """('std', 'batch') of 'std_batch', (name, None) of an element-wise operation."""
     name, _, over = operation.partition("_")
@@ -102,7 +105,7 @@ def draw(rng: np.random.Generator, by: str = "families", without=()) -> str:
     return family[rng.integers(len(family))] if len(family) > 1 else family[0]
 
 
-def apply(operation: str, values, protection: Protection = Protection(), groups: int = 1) -> np.ndarray:
+def apply(operation: str, values, protection: Protection = USUAL, groups: int = 1) -> np.ndarray:
     """Computes one operation in NumPy.
 
     Args:

@@ -58,7 +58,7 @@ def test_operations_are_drawn_uniformly():
         assert abs(found - share) < 5 * np.sqrt(share / len(drawn))
     drawn = {primitives.draw(rng, without=("batch",)) for _ in range(2000)}
     assert drawn == {name for name in primitives.ARITY if not name.endswith("_batch")}
-    with pytest.raises(ValueError, match="by must be one of .* Received by='x'"):
+    with pytest.raises(ValueError, match=r"by must be one of .* Received by='x'"):
         primitives.draw(rng, "x")
 
 

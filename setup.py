@@ -25,6 +25,7 @@ GARDEN = [
     f"pyarrow<26; {OLD}",  # newer ones need numpy 2
     f"setuptools<82; {OLD}",  # tensorflow_hub imports pkg_resources
 ]
+SEARCH = "optuna>=4.5,<6"
 EXTRAS = {
     "addons": [f"tensorflow-addons~=0.23.0; {OLD}"],
     "data": ["tensorflow-datasets", "pillow"],
@@ -37,7 +38,9 @@ EXTRAS = {
         "matplotlib",
         "scikit-learn",
         "tqdm",
+        SEARCH,
     ],
+    "search": [SEARCH],
     "test": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "scipy"],
 }
 

@@ -13,11 +13,13 @@ from experiments import session as sessions
 from experiments.schedule import Schedule, intervals
 from tf_evonorm import BatchNormAct
 from tf_evonorm.backbones import resnet
-from tf_pixpro import LARS, PixelPropagation, PixPro, ProjectionHead, data, probe
+from tf_pixpro import BYOL, LARS, PixContrast, PixelPropagation, PixPro, ProjectionHead, SimCLR, data, probe
 from tf_pixpro.loop import experiment_config
 from tf_pixpro.training import PixProTask, Probe, pretrain
 
 OPTIMIZERS = {"lars": LARS, "sgd": tf.keras.optimizers.SGD, "adamw": tf.keras.optimizers.AdamW}
+MODELS = {"pixpro": PixPro, "pixcontrast": PixContrast}
+INSTANCES = {"byol": BYOL, "simclr": SimCLR}
 CLASSIFIERS = {"knn": probe.nearest_neighbour_accuracy, "linear": probe.linear_accuracy}
 
 
@@ -26,7 +28,7 @@ def main(session: sessions.Session):
 
     The sections of its config, in data order, are the keyword arguments of: source: `data.source`; views:
     `data.pretrain_dataset`; norm_act: `tf_evonorm.BatchNormAct`; encoder: `tf_evonorm.backbones.resnet`; projection, propagation,
-    model: `ProjectionHead`, `PixelPropagation`, `PixPro`; schedule: `Schedule`; trainer: `intervals`; optimizer, evaluation: the
+    instance, pyramid, model: see `pretext_model`; schedule: `Schedule`; trainer: `intervals`; optimizer, evaluation: the
     functions below; runtime: Model Garden's `RuntimeConfig`.
 
     Returns:
@@ -66,27 +68,45 @@ def main(session: sessions.Session):
 
 
 def pretext_model(config, steps: int) -> PixPro:
-    """The model of a config, for a run of that many steps; new weights."""
+    """The model of a config, for a run of that many steps; new weights.
+
+    The section `model` names its kind, `pixpro` (the default) or `pixcontrast`; a section `instance` adds the term that it names, `byol`
+    or `simclr`; a section `pyramid` puts `tf_pixpro.transfer.pyramid.pyramid` on the encoder.
+    """
+    build, parts, settings = sessions.build, {}, {"name": "pixpro", **config.model}
+    if settings.get("pixel_weight", 1.0):
+        parts["projection"] = build(ProjectionHead, "projection", config.get("projection"), name="projection")
+    if parts and settings["name"] == "pixpro":
+        parts["propagation"] = build(PixelPropagation, "propagation", config.get("propagation"), name="propagation")
+    if "instance" in config:
+        parts["instance"] = _named(INSTANCES, "instance", config.instance)
+    return _named(MODELS, "model", settings, encoder=pretext_encoder(config), steps=steps, **parts)
+
+
+def pretext_encoder(config) -> tf.keras.Model:
+    """The encoder of a config; new weights."""
     build = sessions.build
     norm_act = functools.partial(build, BatchNormAct, "norm_act", config.norm_act)
-    return build(
-        PixPro,
-        "model",
-        config.model,
-        encoder=build(resnet, "encoder", config.encoder, norm_act=norm_act),
-        projection=build(ProjectionHead, "projection", config.projection, name="projection"),
-        propagation=build(PixelPropagation, "propagation", config.propagation, name="propagation"),
-        steps=steps,
-    )
+    encoder = build(resnet, "encoder", config.encoder, norm_act=norm_act)
+    if "pyramid" not in config:
+        return encoder
+    from tf_pixpro.transfer.pyramid import pyramid  # Model Garden's vision part takes ten seconds to import
+
+    return build(pyramid, "pyramid", config.pyramid, backbone=encoder)
 
 
 def optimizer(config, schedule: Schedule) -> tf.keras.optimizers.Optimizer:
     """The optimizer that `config.optimizer.name` names, with the section's other arguments, at the schedule's rate."""
-    settings = dict(config.optimizer)
-    name = settings.pop("name", "lars")
-    if name not in OPTIMIZERS:
-        raise ValueError(f"config.optimizer.name must be one of {', '.join(OPTIMIZERS)}. Received {name!r}.")
-    return sessions.build(OPTIMIZERS[name], "optimizer", settings, learning_rate=schedule.rate)
+    return _named(OPTIMIZERS, "optimizer", {"name": "lars", **config.optimizer}, learning_rate=schedule.rate)
+
+
+def _named(constructors, section, settings, **more):
+    """What a section's `name` names, built with its other arguments."""
+    settings = dict(settings)
+    name = settings.pop("name", None)
+    if name not in constructors:
+        raise ValueError(f"config.{section}.name must be one of {', '.join(constructors)}. Received {name!r}.")
+    return sessions.build(constructors[name], section, settings, **more)
 
 
 def evaluation(config, schedule: Schedule, kind="knn", bank=None, queries=None, bank_limit=None, query_limit=None):

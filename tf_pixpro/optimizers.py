@@ -53,7 +53,7 @@ class LARS(tf.keras.optimizers.SGD):
         rate = tf.cast(self.learning_rate if learning_rate is None else learning_rate, variable.dtype)
         if len(variable.shape) > 1:
             gradient = self._adapted(tf.convert_to_tensor(gradient), tf.convert_to_tensor(variable))
-        buffer = self._buffer_of(variable)
+        buffer = self.buffer_of(variable)
         buffer.assign(self.momentum * buffer + gradient)
         variable.assign_sub(rate * buffer)
 
@@ -63,7 +63,8 @@ class LARS(tf.keras.optimizers.SGD):
         ratio = self.trust_coefficient * weight_norm / (gradient_norm + self.epsilon)
         return gradient * tf.where((weight_norm > 0) & (gradient_norm > 0), ratio, tf.ones_like(ratio))
 
-    def _buffer_of(self, variable):
+    def buffer_of(self, variable) -> tf.Variable:
+        """The momentum buffer of a weight; the optimizer must be built on it."""
         if hasattr(self, "_get_variable_index"):  # Keras 3
             return self.momentums[self._get_variable_index(variable)]
         return self.momentums[self._index_dict[self._var_key(variable)]]

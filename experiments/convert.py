@@ -1,0 +1,195 @@
+"""Brings PyTorch checkpoints into this project and back: the authors' `.pth`, and ResNets in torchvision's layout.
+
+python -m experiments.convert --input=pixpro_base_r50_400ep.pth --output=workdir/official
+python -m experiments.convert --input=workdir/official --output=again.pth
+
+The folder then is that of a run: `experiments.export`, `transfer` and `classify` read it, `experiments.pretrain` goes on in it. PyTorch is
+not needed, and nothing in a file is run.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+from official.core import config_definitions
+from official.modeling import performance
+
+from experiments import session as sessions
+from experiments.configs import pixpro_r50_imagenet
+from experiments.pretrain import optimizer, pretext_model
+from experiments.schedule import Schedule
+from tf_evonorm.backbones import resnet
+from tf_pixpro import authors, pth, save_backbone
+from tf_pixpro.training import PixProTask
+
+IMAGENET = 1281167  # images of its training set
+# Options of the authors' training files, and where they stand in a config.
+OPTIONS = {
+    "pixpro_p": "propagation.sharpness",
+    "pixpro_clamp_value": "propagation.clamp",
+    "pixpro_pos_ratio": "model.distance",
+    "pixpro_momentum": "model.momentum",
+    "epochs": "schedule.epochs",
+    "base_learning_rate": "schedule.base_rate",
+    "warmup_epoch": "schedule.warmup_epochs",
+    "weight_decay": "optimizer.weight_decay",
+    "aug": "views.recipe",
+}
+
+
+def convert(input, output, config=None, images=None) -> str:
+    """Converts one checkpoint, in the direction that the names say.
+
+    Args:
+      input: a `.pth` file; or the folder of a run or of a conversion.
+      output: a folder to be made; or, for a folder, a `.pth` file.
+      config: the experiment's `ConfigDict`, in the place of what the file, or the folder's config.json, says.
+      images: in the training set, which tells how long the run is; what the file says, or ImageNet's number.
+
+    Returns:
+      One line about what was written.
+
+    Raises:
+      FileNotFoundError: if there is no input.
+      ValueError: if the file is no checkpoint or another model's, or `output` is taken.
+    """
+    if output.endswith((".pth", ".pt")):
+        return _to_pth(input, output, config, images or IMAGENET)
+    if tf.io.gfile.exists(output) and tf.io.gfile.listdir(output):
+        raise ValueError(f"--output must be a folder to be made. Received {output!r}, which holds something.")
+    tree = pth.read(input)
+    state, others = _state(tree, input)
+    try:
+        if not any(name.startswith("encoder.") for name in state):
+            return _encoder(state, output)
+        config = config or _config(authors.model_arguments(state), others.get("opt") or {})
+        return _run_folder(state, others, output, config, images)
+    except ValueError as error:
+        raise ValueError(f"{input!r} does not hold what it should: {error}") from error
+
+
+def _state(tree, path):
+    """The weights of a file by name, and what else a training file holds."""
+    others = {}
+    for key in ("model", "state_dict"):
+        if isinstance(tree, dict) and isinstance(tree.get(key), dict):
+            tree, others = tree[key], tree
+            break
+    if not isinstance(tree, dict) or not any(isinstance(value, np.ndarray) for value in tree.values()):
+        held = ", ".join(map(str, list(tree)[:5])) if isinstance(tree, dict) else type(tree).__name__
+        raise ValueError(f"{path!r} must hold a state dict, as it is or as 'model'. Received {held or 'nothing'}.")
+    return authors.stripped(tree), others
+
+
+def _encoder(state, output):
+    """A ResNet alone; its classifier is left."""
+    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    encoder = resnet(**authors.encoder_arguments(state))
+    authors.load(authors.encoder_names(encoder), state)
+    path = save_backbone(encoder, os.path.join(output, "backbone"))
+    return f"{path}: {encoder.name}, {encoder.count_params():,} numbers"
+
+
+def _run_folder(state, others, output, config, images):
+    opt = others.get("opt") or {}
+    schedule = _schedule(config, images or opt.get("num_instances") or IMAGENET)
+    model, rule = _objects(config, schedule)
+    authors.load(authors.names(model), state)
+    step = _step(others, schedule)
+    what = "weights"
+    if "optimizer" in others and opt.get("optimizer", "lars") == "lars":
+        authors.load_buffers(model, getattr(rule, "inner_optimizer", rule), others["optimizer"])
+        what = "weights and momentum buffers"
+    model.momentum_step.assign(step)
+    rule.iterations.assign(step)
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=rule, global_step=tf.Variable(step, dtype=tf.int64))
+    manager = tf.train.CheckpointManager(checkpoint, output, max_to_keep=1)
+    path = manager.save(checkpoint_number=step)
+    save_backbone(model.encoder, os.path.join(output, "backbone"))
+    with tf.io.gfile.GFile(os.path.join(output, "config.json"), "w") as file:
+        file.write(config.to_json_best_effort(indent=1) + "\n")
+    return f"{path}: {what} at step {step} of {schedule.steps}"
+
+
+def _to_pth(folder, path, config, images):
+    recorded, latest = os.path.join(folder, "config.json"), tf.train.latest_checkpoint(folder)
+    if not latest or not (config or tf.io.gfile.exists(recorded)):
+        raise FileNotFoundError(f"--input must be a folder with a checkpoint and config.json. Received {folder!r}.")
+    if config is None:
+        with tf.io.gfile.GFile(recorded) as file:
+            config = ConfigDict(json.load(file))
+    schedule = _schedule(config, images)
+    model, rule = _objects(config, schedule)
+    step = tf.Variable(0, dtype=tf.int64)
+    checkpoint = tf.train.Checkpoint(model=model, optimizer=rule, global_step=step)
+    checkpoint.read(latest).expect_partial().assert_existing_objects_matched()
+    rule, step = getattr(rule, "inner_optimizer", rule), int(step)
+    tree = {"model": authors.state(model, batches=2 * step), "epoch": step // schedule.epoch, "step": step}
+    if hasattr(rule, "buffer_of"):
+        rate = float(schedule.rate(step))
+        tree["optimizer"] = authors.buffers(model, rule, lr=rate, initial_lr=schedule.peak)
+    pth.write(path, tree)
+    return f"{path}: {len(tree['model'])} entries at step {step}"
+
+
+def _objects(config, schedule):
+    """Model and optimizer, new, exactly as a run of that config makes and saves them."""
+    dtype = config.runtime.get("mixed_precision_dtype") or "float32"
+    runtime = config_definitions.RuntimeConfig(mixed_precision_dtype=dtype)
+    task = PixProTask(
+        functools.partial(pretext_model, config, schedule.steps), functools.partial(optimizer, config, schedule), None
+    )
+    performance.set_mixed_precision_policy(tf.as_dtype(dtype))
+    try:
+        return task.build_model(), task.create_optimizer(None, runtime)
+    finally:
+        performance.set_mixed_precision_policy(tf.float32)
+
+
+def _schedule(config, images):
+    return sessions.build(Schedule, "schedule", config.schedule, images=images)
+
+
+def _config(arguments, opt):
+    """The authors' recipe with what the file says."""
+    config = pixpro_r50_imagenet.get_config("100")
+    config.encoder, config.projection = arguments["encoder"], arguments["projection"]
+    config.propagation.update(arguments["propagation"])
+    if "instance" in arguments:
+        config.instance = {"name": "byol", **arguments["instance"]}
+        config.model.instance_weight = float(opt.get("pixpro_ins_loss_weight") or 1.0)
+    if opt.get("arch") == "resnet50_16s":
+        config.encoder.output_stride = 16
+    for option, place in OPTIONS.items():
+        section, key = place.split(".")
+        if option in opt and (key in config[section] or opt[option]):
+            before = config[section].get(key)
+            config[section][key] = type(before)(opt[option]) if before is not None else opt[option]
+    return config
+
+
+def _step(others, schedule):
+    """Steps made, as the file's scheduler counted them, else by its epochs; 0 of a published file."""
+    scheduler = others.get("scheduler")
+    if isinstance(scheduler, dict) and isinstance(scheduler.get("last_epoch"), int):
+        return scheduler["last_epoch"]
+    return int(others.get("epoch") or 0) * schedule.epoch if "optimizer" in others else 0
+
+
+def _run():
+    flags.DEFINE_string("input", None, "A .pth file, or the folder of a run.", required=True)
+    flags.DEFINE_string("output", None, "A folder to be made, or a .pth file.", required=True)
+    config_flags.DEFINE_config_file("config", help_string="Experiment, in the place of what the input says: FILE.py.")
+    flags.DEFINE_integer("images", None, "Images in the training set.", lower_bound=1)
+    names = ("input", "output", "config", "images")
+    sessions.run(lambda _: print(convert(**{name: getattr(flags.FLAGS, name) for name in names})))
+
+
+if __name__ == "__main__":
+    _run()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 from official.vision.configs import maskrcnn as rcnn_configs
@@ -19,7 +21,8 @@ import tf_evonorm
 from experiments import session as sessions
 from tf_evonorm import backbones
 from tf_pixpro import LARS, WarmupCosine, WarmupStep, loop, save_backbone
-from tf_pixpro.transfer import data, models, tasks
+from tf_pixpro.transfer import c4, data, models, serving, tasks
+from tf_pixpro.transfer.precise import PreciseNorm
 
 OPTIMIZERS = {"sgd": tf.keras.optimizers.SGD, "adamw": tf.keras.optimizers.AdamW, "lars": LARS}
 ENCODERS = {
@@ -37,17 +40,21 @@ NORMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A kind of model: Model Garden's configuration of it, our builder of it and our task."""
+    """A kind of model: Model Garden's configuration of it, our builder of it, our task, and whether its encoder takes any size."""
 
     params: type
-    build: callable
+    build: Callable
     task: type
+    any_size: bool = False
 
 
 KINDS = {
     "retinanet": Kind(retinanet_configs.RetinaNetTask, models.retinanet, tasks.RetinaNetTask),
     "mask_rcnn": Kind(rcnn_configs.MaskRCNNTask, models.mask_rcnn, tasks.MaskRCNNTask),
-    "segmenter": Kind(segmentation_configs.SemanticSegmentationTask, models.segmenter, tasks.SegmentationTask),
+    "mask_rcnn_c4": Kind(rcnn_configs.MaskRCNNTask, c4.mask_rcnn_c4, tasks.MaskRCNNTask, any_size=True),
+    "segmenter": Kind(
+        segmentation_configs.SemanticSegmentationTask, models.segmenter, tasks.SegmentationTask, any_size=True
+    ),
 }
 
 
@@ -57,8 +64,11 @@ def main(session: sessions.Session):
     The sections of its config, in data order: scenes: `drawn_records`, instead of records of one's own; train_data, validation_data:
     Model Garden's DataConfig; scores: annotation_file and kind, see `tf_pixpro.transfer.scores`; norm_act: name, reach ('backbone' or
     'all') and the layer's arguments; encoder: name and the backbone's arguments; model: kind, the builder's own arguments (fcn) and
-    Model Garden's model configuration; losses: its losses; init: checkpoint of the encoder, '' for none; schedule: `Schedule`;
+    Model Garden's model configuration; losses: its losses; init: checkpoint of the encoder, '' for none; precise_norm_steps:
+    see `precise_norm`; window: of `SegmentationTask`; schedule: `Schedule`;
     optimizer: name and arguments; trainer, runtime: Model Garden's.
+
+    Mode 'export' writes the latest checkpoint as `saved_model` into the working folder.
 
     Returns:
       (model, results of the last evaluation).
@@ -69,6 +79,8 @@ def main(session: sessions.Session):
     schedule = build(Schedule, "schedule", config.schedule)
     params = task_params(config, schedule)
     task = make_task(config, schedule, params, session.workdir)
+    if session.mode == "export":
+        return export(task, params, session.workdir), {}
     experiment = loop.experiment_config(schedule.steps, schedule.batch, dict(config.trainer), dict(config.runtime))
     if session.chief:
         print(f"{config.model.kind}, {schedule.steps} steps of {schedule.batch}, into {session.workdir}", flush=True)
@@ -80,6 +92,7 @@ def main(session: sessions.Session):
             session.workdir,
             session.mode,
             best=task.best,
+            train_actions=functools.partial(precise_norm, config, task, experiment, session.strategy),
             keep=lambda model, folder: save_backbone(task.encoder, os.path.join(folder, "backbone")),
         )
     if session.chief and results:
@@ -142,6 +155,8 @@ def task_params(config, schedule):
         raise ValueError(
             f"config.model, losses, train_data and validation_data hold Model Garden's keys: {error}"
         ) from error
+    if config.model.kind == "mask_rcnn_c4":
+        params.model.anchor.num_scales = c4.Octaves(params.model.anchor.num_scales)
     for name in ("train_data", "validation_data"):
         if not (params.as_dict()[name]["input_path"] or params.as_dict()[name]["tfds_name"]):
             raise ValueError(
@@ -155,6 +170,8 @@ def make_task(config, schedule, params, workdir=None):
     """The task of a config, without any weights yet."""
     kind = KINDS[config.model.kind]
     more = {"scores": config.scores.get("kind", "coco")} if "scores" in config else {}
+    if config.get("window"):
+        more["window"] = dict(config.window)
     return kind.task(
         params,
         functools.partial(detector, config, params),
@@ -182,7 +199,7 @@ def detector(config, params):
         "encoder",
         encoder,
         norm_act=norm_act,
-        input_size=tuple(params.model.input_size),
+        input_size=(None, None, 3) if KINDS[config.model.kind].any_size else tuple(params.model.input_size),
         kernel_regularizer=regularizer,
     )
     more = {"fcn": _plain(config.model.fcn)} if config.model.get("fcn") else {}
@@ -201,6 +218,41 @@ def optimizer(config, schedule):
     return sessions.build(OPTIMIZERS[name], "optimizer", settings, learning_rate=schedule.learning_rate)
 
 
+def precise_norm(config, task, experiment, strategy, trainer) -> list:
+    """The action that takes moving statistics anew before each evaluation, if `config.precise_norm_steps` says over how many batches."""
+    steps = config.get("precise_norm_steps", 0)
+    if not steps:
+        return []
+
+    def batches():
+        return iter(
+            strategy.distribute_datasets_from_function(
+                lambda context: task.build_inputs(experiment.task.train_data, context)
+            )
+        )
+
+    every = experiment.trainer.validation_interval
+    forward = functools.partial(task.forward, model=trainer.model)
+    return [PreciseNorm(forward, trainer.model, batches, strategy, trainer.global_step, every, steps)]
+
+
+def export(task, params, workdir):
+    """Serves a run's latest checkpoint; returns the model."""
+    model = task.build_model()
+    serving.export_transfer(model, params, os.path.join(workdir, "saved_model"), workdir, class_names(params))
+    print(f"{os.path.join(workdir, 'saved_model')}: signatures {', '.join(serving.SIGNATURES)}")
+    return model
+
+
+def class_names(params) -> dict:
+    """Class number -> name, from what `experiments.prepare` left beside the validation records; empty if it is not there."""
+    path = f"{str(params.validation_data.input_path).partition('-*')[0]}.json"
+    if not tf.io.gfile.exists(path):
+        return {}
+    with tf.io.gfile.GFile(path) as file:
+        return json.load(file)["categories"]
+
+
 def drawn_records(config, folder, train=8, validation=4, size=(128, 128), objects=(2, 6)):
     """Draws synthetic scenes, writes their records and puts their paths into the config."""
     for number, (name, count) in enumerate((("train", train), ("validation", validation))):
@@ -217,4 +269,4 @@ def _plain(section):
 
 
 if __name__ == "__main__":
-    sessions.launch(main)
+    sessions.launch(main, (*loop.MODES, "export"))

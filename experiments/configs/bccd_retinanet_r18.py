@@ -9,6 +9,8 @@ python -m experiments.transfer --config=experiments/configs/bccd_retinanet_r18.p
 
 from ml_collections import ConfigDict
 
+from experiments.tiny import shrink
+
 
 def get_config(variant=""):
     if variant not in ("", "smoke"):
@@ -38,11 +40,4 @@ def get_config(variant=""):
     config.optimizer = {"name": "sgd", "momentum": 0.9, "clipnorm": 10.0}
     config.trainer = {"steps_per_loop": 10, "checkpoint_interval": 200, "validation_interval": 400, "max_to_keep": 2}
     config.runtime = {"distribution_strategy": "mirrored", "mixed_precision_dtype": "float32", "num_gpus": -1}
-    if variant == "smoke":
-        config.scenes = {"train": 8, "validation": 4}
-        config.encoder.update(width=0.125, blocks=(1, 1, 1, 1))
-        config.model.update(num_classes=9, input_size=[128, 128, 3])
-        config.model.decoder.fpn.num_filters = config.model.head.num_filters = 16
-        config.schedule.update(steps=4, batch=4, warmup_steps=1, drops=(3,))
-        config.trainer.update(steps_per_loop=2, checkpoint_interval=4, validation_interval=4)
-    return config
+    return shrink(config) if variant == "smoke" else config

@@ -7,6 +7,7 @@ from official.vision.tasks import maskrcnn, retinanet, semantic_segmentation
 
 from tf_pixpro.checkpoints import load_backbone
 from tf_pixpro.loop import NonFiniteSteps
+from tf_pixpro.transfer import windows
 from tf_pixpro.transfer.scores import coco_scores, mean_of_present
 
 
@@ -46,6 +47,10 @@ class _OfObjects:
         own = self.task_config.train_data if params.is_training else self.task_config.validation_data
         return super().build_inputs(own, input_context)
 
+    def forward(self, inputs, model):
+        """The model in training mode on one batch, for the sake of its moving statistics."""
+        model(inputs[0], training=True)
+
     def build_metrics(self, training=True):
         metrics = super().build_metrics(training)
         return [*metrics, NonFiniteSteps()] if training else metrics
@@ -59,9 +64,24 @@ class _OfObjects:
 
 
 class SegmentationTask(_OfObjects, semantic_segmentation.SemanticSegmentationTask):
-    """Semantic segmentation, scored by mean IoU over the classes that occur, and by the IoU of each ('iou/0', ...)."""
+    """Semantic segmentation, scored by mean IoU over the classes that occur, and by the IoU of each ('iou/0', ...).
+
+    Args:
+      window: {'size', 'stride'} of a sliding window in evaluation, see `windows.slide`; None takes the image as a whole.
+      others: as above.
+    """
 
     best = ("mean_iou", "higher")
+
+    def __init__(self, *args, window=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._window = window
+
+    def inference_step(self, inputs, model):
+        """The whole image, or windows of it that overlap."""
+        if self._window is None:
+            return super().inference_step(inputs, model)
+        return {"logits": windows.slide(lambda part: model(part, training=False)["logits"], inputs, **self._window)}
 
     def aggregate_logs(self, state=None, step_outputs=None):
         """Nothing: the metric adds up by itself. Model Garden's empties it here, after the first batch, which is then lost."""
@@ -98,6 +118,12 @@ class MaskRCNNTask(_OfObjects, maskrcnn.MaskRCNNTask):
     def __init__(self, *args, scores="coco", **kwargs):
         super().__init__(*args, **kwargs)
         self._scores = scores
+
+    def forward(self, inputs, model):
+        images, labels = inputs
+        masks = {"gt_masks": labels["gt_masks"]} if self.task_config.model.include_mask else {}
+        truth = {name: labels[name] for name in ("anchor_boxes", "gt_boxes", "gt_classes")}
+        model(images, image_shape=labels["image_info"][:, 1, :], training=True, **truth, **masks)
 
     def _build_coco_metrics(self):
         self.coco_metric = coco_scores(

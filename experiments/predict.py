@@ -1,0 +1,173 @@
+"""Runs an exported detector or segmenter on a folder of images: pictures with boxes, masks, labels and scores, and a COCO result file.
+
+python -m experiments.predict --saved_model=workdir/bccd/saved_model --images=BCCD/JPEGImages --output=predictions
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from official.vision.utils.object_detection.visualization_utils import STANDARD_COLORS
+from PIL import Image, ImageColor, ImageDraw
+from pycocotools import mask as run_lengths
+from tqdm import tqdm
+
+from experiments import session as sessions
+from tf_pixpro.transfer import pasting
+
+KINDS = (".jpg", ".jpeg", ".png")
+
+
+def predict(saved_model, images, output, threshold=0.5, annotations=None, limit=None, progress=True) -> list:
+    """Predicts every image of a folder.
+
+    Args:
+      saved_model: folder of `tf_pixpro.transfer.serving.export_transfer`.
+      images: folder of JPEG and PNG files.
+      output: folder that gets NAME.png for each, and predictions.json; NAME_classes.png, the class numbers, of a segmenter too.
+      threshold: least score of what is drawn; the result file holds everything.
+      annotations: a COCO file whose image ids are taken; images not in it are left out. Otherwise they are numbered from 1.
+      limit: at most so many images.
+      progress: whether to draw a bar.
+
+    Returns:
+      What predictions.json holds, COCO's result format: {'image_id', 'category_id', 'bbox' [x, y, width, height] in pixels, 'score',
+      'segmentation' (run lengths, with masks)}; of a segmenter one entry for each class of an image.
+
+    Raises:
+      FileNotFoundError: if there is no SavedModel or no image.
+    """
+    for needed in ("saved_model.pb", "labels.json"):
+        if not tf.io.gfile.exists(os.path.join(saved_model, needed)):
+            raise FileNotFoundError(
+                f"--saved_model must be an exported model. Received {saved_model!r}, without {needed}."
+            )
+    with tf.io.gfile.GFile(os.path.join(saved_model, "labels.json")) as file:
+        described = json.load(file)
+    numbers = _numbers(images, annotations)
+    names = sorted(numbers)[:limit]
+    tf.io.gfile.makedirs(output)
+    serve = tf.saved_model.load(saved_model).signatures["image_bytes"]
+    results = []
+    for name in tqdm(names, unit="image", disable=not progress, dynamic_ncols=True):
+        with tf.io.gfile.GFile(os.path.join(images, name), "rb") as file:
+            encoded = file.read()
+        image = np.asarray(tf.io.decode_image(encoded, channels=3, expand_animations=False))
+        outputs = {key: value.numpy()[0] for key, value in serve(tf.constant([encoded])).items()}
+        stem = os.path.join(output, os.path.splitext(name)[0])
+        if described["kind"] == "segmenter":
+            classes = pasting.classes(outputs["logits"], outputs["image_info"])
+            found = _segments(classes)
+            Image.fromarray(classes.astype(np.uint8)).save(f"{stem}_classes.png")
+        else:
+            found = _detections(outputs, image.shape[:2])
+        picture(image, [one for one in found if one["score"] >= threshold], described["labels"]).save(f"{stem}.png")
+        results += [{"image_id": numbers[name], **one} for one in found]
+    with tf.io.gfile.GFile(os.path.join(output, "predictions.json"), "w") as file:
+        json.dump(results, file)
+    return results
+
+
+def picture(image, found, labels) -> Image.Image:
+    """Draws predictions over an image.
+
+    Args:
+      image: [H, W, 3] uint8.
+      found: entries of the result format, the surest first.
+      labels: class number as text -> name.
+    """
+    canvas = np.array(image, np.float32)
+    colours = {one["category_id"]: _colour(one["category_id"]) for one in found}
+    for one in found:
+        if "segmentation" in one:
+            inside = run_lengths.decode(one["segmentation"]).astype(bool)
+            canvas[inside] = 0.5 * canvas[inside] + 0.5 * np.array(colours[one["category_id"]])
+    drawn = Image.fromarray(np.rint(canvas).astype(np.uint8))
+    draw = ImageDraw.Draw(drawn)
+    for one in reversed(found):
+        x, y, width, height = one.get("bbox", (0, 0, 0, 0))
+        if not width:
+            continue
+        colour = colours[one["category_id"]]
+        text = f"{labels.get(str(one['category_id']), one['category_id'])} {one['score']:.2f}"
+        draw.rectangle([x, y, x + width, y + height], outline=colour, width=2)
+        place = draw.textbbox((x + 2, max(y - 12, 0)), text)
+        draw.rectangle(place, fill=colour)
+        draw.text(place[:2], text, fill="black")
+    return drawn
+
+
+def _numbers(images, annotations):
+    """File name -> image id."""
+    if annotations:
+        with tf.io.gfile.GFile(annotations) as file:
+            listed = {entry["file_name"]: entry["id"] for entry in json.load(file)["images"]}
+        found = {name: number for name, number in listed.items() if tf.io.gfile.exists(os.path.join(images, name))}
+    else:
+        names = sorted(name for name in tf.io.gfile.listdir(images) if name.lower().endswith(KINDS))
+        found = {name: number for number, name in enumerate(names, 1)}
+    if not found:
+        raise FileNotFoundError(
+            f"--images must hold JPEG or PNG files{' of --annotations' if annotations else ''}. Received {images!r}."
+        )
+    return found
+
+
+def _detections(outputs, size):
+    entries = []
+    boxes = pasting.boxes(outputs["detection_boxes"], outputs["image_info"])
+    for index in range(int(outputs["num_detections"])):
+        x, y, width, height = (round(float(value), 2) for value in boxes[index])
+        if width <= 0 or height <= 0:
+            continue
+        entry = {
+            "category_id": int(outputs["detection_classes"][index]),
+            "bbox": [x, y, width, height],
+            "score": round(float(outputs["detection_scores"][index]), 5),
+        }
+        if "detection_masks" in outputs:
+            entry["segmentation"] = _outline(pasting.mask(outputs["detection_masks"][index], boxes[index], size))
+        entries.append(entry)
+    return entries
+
+
+def _segments(classes):
+    return [
+        {"category_id": int(number), "score": 1.0, "segmentation": _outline(classes == number)}
+        for number in np.unique(classes)
+    ]
+
+
+def _outline(mask):
+    outline = run_lengths.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": [int(side) for side in outline["size"]], "counts": outline["counts"].decode()}
+
+
+def _colour(number):
+    return ImageColor.getrgb(STANDARD_COLORS[number % len(STANDARD_COLORS)])
+
+
+def _run():
+    flags.DEFINE_string("saved_model", None, "Folder of the exported model.", required=True)
+    flags.DEFINE_string("images", None, "Folder of images.", required=True)
+    flags.DEFINE_string("output", None, "Folder of pictures and predictions.json.", required=True)
+    flags.DEFINE_float("threshold", 0.5, "Least score of what is drawn.")
+    flags.DEFINE_string("annotations", None, "COCO file whose image ids are taken.")
+    flags.DEFINE_integer("limit", None, "At most so many images.")
+    names = ("saved_model", "images", "output", "threshold", "annotations", "limit")
+
+    def start(_):
+        given = {name: getattr(flags.FLAGS, name) for name in names}
+        results = predict(**given)
+        pictures = len({one["image_id"] for one in results})
+        print(f"{len(results)} predictions on {pictures} images: {os.path.join(given['output'], 'predictions.json')}")
+
+    sessions.run(start)
+
+
+if __name__ == "__main__":
+    _run()

@@ -1,0 +1,64 @@
+"""A trained detector or segmenter as a SavedModel, through Model Garden's serving modules; nobody needs this project to run it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import tensorflow as tf
+from official.core import config_definitions
+from official.vision.configs import semantic_segmentation
+from official.vision.serving import detection
+from official.vision.serving import semantic_segmentation as segmentation
+
+SIGNATURES = ("image_bytes", "image_tensor", "tf_example")
+
+
+def export_transfer(model, params, folder: str, checkpoint: str | None = None, labels=None) -> str:
+    """Writes a SavedModel.
+
+    Args:
+      model: of `tf_pixpro.transfer.models` or `c4`.
+      params: Model Garden's task configuration that it was built from.
+      folder: to be made.
+      checkpoint: of a run, or a folder whose latest one is taken, that fills the model first; None serves the weights as they are.
+      labels: class number -> name, for pictures; they lie beside the model as labels.json.
+
+    Returns:
+      The folder. Signatures: image_bytes (also serving_default) [B] string of images of one size, image_tensor [B, H, W, 3] uint8 and
+      tf_example [B] string. A detector gives detection_boxes [B, N, 4] (y1, x1, y2, x2 in the resized image), detection_scores,
+      detection_classes, num_detections, detection_masks if it has masks, image_info [B, 4, 2]; a segmenter logits [B, H, W, classes] of
+      the resized image and image_info, whose third row is the factor of the resize.
+
+    Raises:
+      FileExistsError: if the folder is there.
+      FileNotFoundError: if there is no checkpoint.
+      AssertionError: if the checkpoint lacks a variable of the model.
+    """
+    if tf.io.gfile.exists(folder):
+        raise FileExistsError(f"folder must be a new one. Received {folder!r}. Take another or remove it.")
+    if checkpoint is not None:
+        found = tf.train.latest_checkpoint(checkpoint) if tf.io.gfile.isdir(checkpoint) else checkpoint
+        if not found:
+            raise FileNotFoundError(
+                f"checkpoint must be one or a folder with one. Received {checkpoint!r}. Train first."
+            )
+        tf.train.Checkpoint(model=model).read(found).expect_partial().assert_existing_objects_matched()
+    segments = isinstance(params, semantic_segmentation.SemanticSegmentationTask)
+    module = (segmentation.SegmentationModule if segments else detection.DetectionModule)(
+        config_definitions.ExperimentConfig(task=params),
+        batch_size=None,
+        input_image_size=list(params.validation_data.output_size if segments else params.model.input_size[:2]),
+        model=model,
+    )
+    signatures = module.get_inference_signatures({name: name for name in SIGNATURES})
+    served = tf.Module(name="transfer")  # no Keras object in it: the functions hold all that is needed
+    served.weights = model.variables
+    tf.saved_model.save(served, folder, signatures={"serving_default": signatures["image_bytes"], **signatures})
+    described = {
+        "kind": "segmenter" if segments else "detector",
+        "labels": {str(k): v for k, v in (labels or {}).items()},
+    }
+    with tf.io.gfile.GFile(os.path.join(folder, "labels.json"), "w") as file:
+        json.dump(described, file)
+    return folder

@@ -62,7 +62,7 @@ def test_a_fingerprint_is_of_the_function():
     assert len(set(names.values())) == len(KNOWN)
     rng = np.random.default_rng(1)
     for name, graph in KNOWN.items():
-        dead = Graph.read(f"exp(0) neg(0) " + " ".join(_moved(graph)))
+        dead = Graph.read("exp(0) neg(0) " + " ".join(_moved(graph)))
         assert fingerprint(dead) == names[name]
     same = [("add(0,3)", "neg(0) neg(4) add(3,5)"), ("square(0)", "mul(0,0)"), ("abs(0)", "neg(0) max(0,4)")]
     for a, b in same:

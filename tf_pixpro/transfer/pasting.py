@@ -40,6 +40,6 @@ def classes(logits, image_info) -> np.ndarray:
       image_info: [4, 2] float32: (H, W), the frame, the factor of the resize, the offset.
     """
     size, scale = image_info[0].astype(int), image_info[2]
-    height, width = np.minimum(np.ceil(size * scale), logits.shape[:2]).astype(int)
+    height, width = np.minimum(np.rint(size * scale), logits.shape[:2]).astype(int)
     numbers = np.argmax(logits[:height, :width], axis=-1).astype(np.uint8)
     return np.asarray(Image.fromarray(numbers).resize((size[1], size[0]), Image.NEAREST))

@@ -1,0 +1,179 @@
+"""The transfer binary: every config is the protocol it names, mistakes in one line, each kind trains, is scored, saved, gone on with, served."""
+
+import importlib
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from experiments import session, transfer
+from experiments.configs import (
+    camvid_fcn_r18,
+    coco_mask_rcnn_r50_c4_1x,
+    coco_mask_rcnn_r50_fpn_1x,
+    voc_faster_rcnn_r50_c4_24k,
+)
+from tf_evonorm.backbones import resnet
+from tf_pixpro import save_backbone
+from tf_pixpro.transfer import c4
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NAMES = sorted(
+    path.stem
+    for kind in ("voc", "coco", "cityscapes", "bccd", "camvid")
+    for path in (ROOT / "experiments" / "configs").glob(f"{kind}_*.py")
+)
+
+
+def config_of(name, variant="smoke"):
+    return importlib.import_module(f"experiments.configs.{name}").get_config(variant)
+
+
+def params_of(config):
+    return transfer.task_params(config, session.build(transfer.Schedule, "schedule", config.schedule))
+
+
+def run(config, workdir, mode="train_and_eval", strategy=None):
+    started = session.Session(config, str(workdir), mode, strategy or tf.distribute.get_strategy())
+    return transfer.main(started)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_is_understood(name):
+    config = config_of(name, "")
+    params_of(config)
+    transfer.optimizer(config, session.build(transfer.Schedule, "schedule", config.schedule))
+    with pytest.raises(ValueError, match="'tiny'"):
+        config_of(name, "tiny")
+    small = config_of(name)
+    assert small.schedule.steps == 4 and small.model.num_classes == 9
+
+
+def test_the_protocols():
+    # Source: detectron2's configurations that the authors' README runs.
+    fpn = coco_mask_rcnn_r50_fpn_1x.get_config()
+    params = params_of(fpn)
+    assert (fpn.schedule.batch, fpn.schedule.rate, fpn.schedule.steps, fpn.schedule.drops) == (
+        16,
+        0.02,
+        90000,
+        (60000, 80000),
+    )
+    rate = session.build(transfer.Schedule, "schedule", fpn.schedule).learning_rate
+    steps = [0, 1000, 59999, 60000, 80000]
+    np.testing.assert_allclose([float(rate(s)) for s in steps], [2e-5, 0.02, 0.02, 0.002, 0.0002], rtol=1e-5)
+    assert params.losses.l2_weight_decay == 1e-4 and fpn.precise_norm_steps == 200 and fpn.norm_act.synchronized
+    model = params.model
+    assert (model.min_level, model.max_level, model.anchor.anchor_size * 2**model.min_level) == (2, 6, 32)
+    assert (model.detection_head.num_convs, model.detection_head.fc_dims, model.mask_head.num_convs) == (4, 1024, 4)
+    assert (model.roi_sampler.num_sampled_rois, model.roi_sampler.foreground_fraction) == (512, 0.25)
+    voc = voc_faster_rcnn_r50_c4_24k.get_config()
+    assert (voc.schedule.steps, voc.schedule.drops, voc.schedule.warmup_steps) == (24000, (18000, 22000), 100)
+    model = params_of(voc).model
+    assert (model.roi_generator.num_proposals, model.roi_generator.test_num_proposals, model.num_classes) == (
+        2000,
+        1000,
+        21,
+    )
+    assert (model.roi_aligner.crop_size, model.include_mask, voc.scores.kind) == (14, False, "voc")
+
+
+def test_anchors_of_c4_are_octaves():
+    from official.vision.ops import anchor
+
+    model = params_of(coco_mask_rcnn_r50_c4_1x.get_config()).model
+    assert isinstance(model.anchor.num_scales, c4.Octaves)
+    settings = (4, 4, model.anchor.num_scales, [1.0], model.anchor.anchor_size)
+    boxes = anchor.build_anchor_generator(*settings)(image_size=(64, 64))["4"].numpy()[0, 0].reshape(-1, 4)
+    np.testing.assert_allclose(boxes[:, 2] - boxes[:, 0], [32, 64, 128, 256, 512])  # detectron2's anchors of level 4
+
+
+def test_mistakes_are_told():
+    config = camvid_fcn_r18.get_config()
+    wrong = {
+        r"config\.model\.kind must be one of": {"model": {"kind": "yolo"}},
+        r"Model Garden's keys": {"losses": {"l3": 1}},
+        r"input_path must name records": {"train_data": {"input_path": ""}},
+    }
+    for message, change in wrong.items():
+        changed = config.copy_and_resolve_references()
+        for section, values in change.items():
+            with changed.unlocked():
+                changed[section].update(values)
+        with pytest.raises(ValueError, match=message):
+            params_of(changed)
+    config.norm_act.reach = "half"
+    with pytest.raises(ValueError, match="Received 'batch_norm', 'half'"):
+        transfer.detector(config, params_of(config))
+
+
+def test_a_segmenter_trains_goes_on_and_is_served(tmp_path):
+    config = camvid_fcn_r18.get_config("smoke")
+    pretrained = resnet(18, input_size=(None, None, 3), width=0.125, blocks=(1, 1, 1, 1), output_stride=16)
+    config.init = save_backbone(pretrained, str(tmp_path / "init"))
+    _, results = run(config, tmp_path / "run")
+    # A mean over classes that occur, of which the background is learnt first.
+    shares = [results[f"iou/{number}"] for number in range(9)]
+    assert 0 < results["mean_iou"] <= max(shares) <= 1
+    weights = tf.train.load_checkpoint(str(tmp_path / "run"))
+    assert weights.get_tensor("optimizer/_iterations/.ATTRIBUTES/VARIABLE_VALUE") == 4
+    config.schedule.steps = 6
+    second, _ = run(config, tmp_path / "run", "train")
+    assert tf.train.latest_checkpoint(str(tmp_path / "run")).endswith("ckpt-6")
+    run(config, tmp_path / "run", "export")
+    served = tf.saved_model.load(str(tmp_path / "run" / "saved_model"))
+    image = np.random.default_rng(0).integers(0, 255, (1, 128, 128, 3), np.uint8)
+    (encoded,) = [tf.io.encode_png(image[0]).numpy()]
+    by_bytes = served.signatures["image_bytes"](tf.constant([encoded]))["logits"]
+    by_tensor = served.signatures["image_tensor"](tf.constant(image))["logits"]
+    example = tf.train.Example()
+    example.features.feature["image/encoded"].bytes_list.value.append(encoded)
+    by_example = served.signatures["tf_example"](tf.constant([example.SerializeToString()]))["logits"]
+    np.testing.assert_array_equal(by_bytes, by_tensor)
+    np.testing.assert_array_equal(by_bytes, by_example)
+    mean, deviation = np.array([0.485, 0.456, 0.406]) * 255, np.array([0.229, 0.224, 0.225]) * 255
+    logits = second(tf.constant((image - mean) / deviation, tf.float32), training=False)["logits"]
+    np.testing.assert_allclose(by_tensor, tf.image.resize(logits, [128, 128]), atol=1e-4)
+    with open(tmp_path / "run" / "saved_model" / "labels.json") as file:
+        assert json.load(file)["labels"]["1"] == "disc_stripes"
+
+
+@pytest.mark.slow
+def test_all_validation_images_count_on_one_and_two_replicas(tmp_path, two_replicas):
+    config = camvid_fcn_r18.get_config("smoke")
+    config.scenes.validation, config.validation_data.global_batch_size = 6, 2
+    model, results = run(config, tmp_path / "one")
+    task = transfer.make_task(config, session.build(transfer.Schedule, "schedule", config.schedule), params_of(config))
+    confusion = np.zeros((9, 9))
+    for images, labels in task.build_inputs(task.task_config.validation_data):
+        logits = tf.image.resize(model(images, training=False)["logits"], [128, 128])
+        right, said = labels["masks"].numpy().astype(int).ravel(), tf.argmax(logits, -1).numpy().ravel()
+        np.add.at(confusion, (right, said), 1)
+    hits, union = np.diag(confusion), confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
+    assert confusion.sum() == 6 * 128 * 128
+    assert results["mean_iou"] == pytest.approx((hits[union > 0] / union[union > 0]).mean(), abs=1e-4)
+    _, twice = run(config, tmp_path / "two", strategy=two_replicas)
+    assert 0 < twice["mean_iou"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bccd_retinanet_r18", "voc_faster_rcnn_r50_c4_24k"])
+def test_detectors_train_are_scored_and_served(name, tmp_path):
+    config = config_of(name)
+    _, results = run(config, tmp_path)
+    assert {"AP", "AP50", "AP75"} <= set(results) and 0 <= results["AP50"] <= 1
+    run(config, tmp_path, "export")
+    images = tmp_path / "records" / "validation"
+    for mask in images.glob("*_classes.png"):
+        mask.unlink()
+    command = ["-m", "experiments.predict", f"--saved_model={tmp_path / 'saved_model'}", f"--images={images}"]
+    command += [f"--output={tmp_path / 'out'}", f"--annotations={tmp_path / 'records' / 'validation_annotations.json'}"]
+    ended = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert len(list((tmp_path / "out").glob("*.png"))) == 4
+    with open(tmp_path / "out" / "predictions.json") as file:
+        assert {entry["image_id"] for entry in json.load(file)} <= {1, 2, 3, 4}

@@ -1,0 +1,358 @@
+"""A study that many workers share: who takes which candidate, what was found, kept in a database by Optuna; any process may die at any time."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import random
+import threading
+import time
+import uuid
+from typing import Any, Callable, NamedTuple, Optional
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState, create_trial
+
+from tf_evonorm.search.checks import Checks, fingerprint
+from tf_evonorm.search.evolution import Evolution, Rules
+from tf_evonorm.search.graph import Graph
+from tf_evonorm.search.primitives import USUAL, Protection
+
+ATTEMPTS = 3  # workers that may die over one candidate before it is given up
+_TRIES = 100_000  # graphs that may be passed over in a row
+WAIT = "wait"
+
+
+class Outcome(NamedTuple):
+    """What came of a candidate: scores, or why it has none; numbers and seconds by name."""
+
+    scores: Optional[tuple]
+    rejected: str = ""
+    numbers: dict = {}  # noqa: RUF012 never written to
+    seconds: dict = {}  # noqa: RUF012
+
+
+class Job(NamedTuple):
+    """A candidate that a worker has taken."""
+
+    trial_id: int
+    number: int
+    graph: Graph
+
+
+class Record(NamedTuple):
+    """A candidate as the database has it.
+
+    `state` is "running", "passed", "rejected" or "failed"; `cached` the number of the candidate whose scores it has because it computes
+    the same, `skipped` the graphs that were passed over before it, by reason; `finished` a `datetime`.
+    """
+
+    number: int
+    graph: Graph
+    parent: Optional[int]
+    state: str
+    scores: Optional[tuple]
+    reason: str
+    cached: Optional[int]
+    skipped: dict
+    numbers: dict
+    seconds: dict
+    worker: str
+    attempts: int
+    started: Any
+    finished: Any
+
+
+_STATES = {
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "passed",
+    TrialState.PRUNED: "rejected",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclasses.dataclass
+class Study:
+    """One search.
+
+    Args:
+      url: of the database: "sqlite:///FILE" for one machine (made if need be), or such as "postgresql://HOST/NAME" for many.
+      anchors: their names; a candidate has one score for each.
+      candidates: how many are to be tried; those whose scores are known already do not count.
+      rules, checks: see there.
+      seed: of all proposals. One worker alone makes the same search again.
+      cache: whether a layer that computes the same as one before takes its scores. Such a layer joins the population all the same.
+      lease: seconds after which a worker that has not been heard of counts as dead; longer than the clocks of the machines differ.
+      protection: of the primitives, for checks and fingerprints.
+      name: of the study in the database.
+      settings: whatever else makes it this experiment and no other; JSON.
+
+    Raises:
+      ValueError: the database holds a study of this name with other settings.
+    """
+
+    url: str
+    anchors: tuple
+    candidates: int
+    rules: Rules = dataclasses.field(default_factory=Rules)
+    checks: Checks = dataclasses.field(default_factory=Checks)
+    seed: int = 0
+    cache: bool = True
+    lease: float = 300.0
+    protection: Protection = USUAL
+    name: str = "evonorm"
+    settings: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.local = self.url.startswith("sqlite:///")
+        self._graphs: dict = {}
+        for left in reversed(range(20)):
+            try:
+                with self._locked():
+                    self._open()
+                return
+            except ValueError:
+                raise
+            except Exception:  # another machine is making the tables at this moment, or the database is starting
+                if not left:
+                    raise
+                time.sleep(random.uniform(0.1, 1))
+
+    def _open(self):
+        options = {"connect_args": {"timeout": 120}} if self.local else {"pool_pre_ping": True}
+        self._storage = optuna.storages.get_storage(optuna.storages.RDBStorage(self.url, engine_kwargs=options))
+        study = optuna.create_study(
+            storage=self._storage,
+            study_name=self.name,
+            directions=["maximize"] * len(self.anchors),
+            load_if_exists=True,
+        )
+        mine = {
+            "anchors": list(self.anchors),
+            "rules": dataclasses.asdict(self.rules),
+            "checks": dataclasses.asdict(self.checks),
+            "protection": dataclasses.asdict(self.protection),
+            "seed": self.seed,
+            "cache": self.cache,
+            **self.settings,
+        }
+        mine = json.loads(json.dumps(mine, default=str))
+        theirs = study.user_attrs.setdefault("experiment", mine)
+        changed = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
+        if changed:
+            told = "; ".join(f"{key}: {theirs.get(key)} -> {mine.get(key)}" for key in changed)
+            raise ValueError(
+                f"a study is one experiment. Received {self.name} of {self.url} with {told}. Take another workdir."
+            )
+        if "experiment" not in self._storage.get_study_user_attrs(self._id):
+            study.set_user_attr("experiment", mine)
+
+    @property
+    def _id(self):
+        return self._storage.get_study_id_from_name(self.name)
+
+    @contextlib.contextmanager
+    def _locked(self):
+        """One process of this machine at a time; the kernel frees it when a process dies. Of a server, the server takes care."""
+        if not self.local:
+            yield
+            return
+        path = os.path.abspath(self.url.removeprefix("sqlite:///"))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path + ".lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _trials(self):
+        return self._storage.get_all_trials(self._id, deepcopy=False)
+
+    def _graph(self, trial) -> Graph:
+        if trial.number not in self._graphs:
+            self._graphs[trial.number] = Graph.read(trial.user_attrs["graph"])
+        return self._graphs[trial.number]
+
+    def records(self) -> list[Record]:
+        """All candidates, in the order in which they were taken."""
+        return [
+            Record(
+                trial.number,
+                self._graph(trial),
+                trial.user_attrs["parent"],
+                _STATES[trial.state],
+                tuple(trial.values) if trial.values else None,
+                trial.user_attrs.get("rejected", ""),
+                trial.user_attrs.get("cached"),
+                trial.user_attrs.get("skipped", {}),
+                trial.user_attrs.get("numbers", {}),
+                trial.user_attrs.get("seconds", {}),
+                trial.user_attrs["lease"][0],
+                trial.user_attrs.get("attempts", 1),
+                trial.datetime_start,
+                trial.datetime_complete,
+            )
+            for trial in self._trials()
+        ]
+
+    def claim(self, me: str):
+        """Takes a candidate: that of a dead worker, or else a new one.
+
+        Args:
+          me: name of the worker, unlike all others.
+
+        Returns:
+          A `Job`; `WAIT` if all candidates are taken and some are not finished; None if the study is complete.
+        """
+        with self._locked():
+            trials, now = self._trials(), time.time()
+            for trial in trials:
+                if trial.state == TrialState.RUNNING and trial.user_attrs["lease"][1] < now:
+                    attempts = trial.user_attrs.get("attempts", 1)
+                    if attempts >= ATTEMPTS:
+                        self._finish(trial._trial_id, TrialState.FAIL, None, {"rejected": "its workers died"})
+                        return WAIT
+                    self._storage.set_trial_user_attr(trial._trial_id, "attempts", attempts + 1)
+                    self._storage.set_trial_user_attr(trial._trial_id, "lease", [me, now + self.lease])
+                    return Job(trial._trial_id, trial.number, self._graph(trial))
+            if sum("cached" not in trial.user_attrs for trial in trials) >= self.candidates:
+                return None if all(trial.state.is_finished() for trial in trials) else WAIT
+            return self._new(trials, me, now)
+
+    def _new(self, trials, me, now):
+        """Proposes until there is a graph to be trained."""
+        evolution, known = Evolution(self.rules), {}
+        for trial in sorted(
+            trials, key=lambda trial: (trial.datetime_complete is None, trial.datetime_complete, trial.number)
+        ):
+            known.setdefault(trial.user_attrs["fingerprint"], (trial.number, trial.state, trial.values))
+            if trial.state == TrialState.COMPLETE:
+                evolution.tell(trial.number, self._graph(trial), trial.values)
+        twin = [] if self.local else [uuid.uuid4().int]  # without a lock two workers may see the same candidates
+        rng = np.random.default_rng([self.seed, len(trials), *twin])
+        skipped = collections.Counter()
+        for _ in range(_TRIES):
+            proposal = evolution.ask(rng)
+            reason = self.checks.reason(proposal.graph, self.protection)
+            name = fingerprint(proposal.graph, self.protection) if self.cache and not reason else uuid.uuid4().hex
+            number, state, scores = known.get(name, (None, None, None))
+            if state not in (None, TrialState.COMPLETE):
+                reason = "twin"
+            if reason:
+                skipped[reason] += 1
+                continue
+            attributes = {
+                "graph": str(proposal.graph),
+                "parent": proposal.parent,
+                "fingerprint": name,
+                "lease": [me, now + self.lease],
+                "skipped": dict(skipped),
+            }
+            skipped.clear()
+            if state == TrialState.COMPLETE:
+                attributes["cached"] = number
+                number, _ = self._create(TrialState.COMPLETE, attributes, scores)
+                evolution.tell(number, proposal.graph, scores)
+                continue
+            number, trial_id = self._create(TrialState.RUNNING, attributes)
+            return Job(trial_id, number, proposal.graph)
+        raise ValueError(
+            f"no new graph in {_TRIES} tries. Received checks and a space that leave too little: {dict(skipped)}."
+        )
+
+    def _create(self, state, attributes, scores=None):
+        """A trial with all that belongs to it, in one transaction: its number and its id in the database."""
+        template = create_trial(state=state, values=scores, user_attrs=attributes)
+        trial_id = self._storage.create_new_trial(self._id, template_trial=template)
+        return self._storage.get_trial(trial_id).number, trial_id
+
+    def mine(self, job: Job, me: str) -> bool:
+        """Whether a candidate still belongs to a worker."""
+        trial = self._storage.get_trial(job.trial_id)
+        return trial.state == TrialState.RUNNING and trial.user_attrs["lease"][0] == me
+
+    @contextlib.contextmanager
+    def renewing(self, job: Job, me: str):
+        """Keeps the lease of a candidate alive."""
+        over = threading.Event()
+
+        def renew():
+            while not over.wait(self.lease / 3):
+                with self._locked(), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                    if not self.mine(job, me):
+                        return
+                    self._storage.set_trial_user_attr(job.trial_id, "lease", [me, time.time() + self.lease])
+
+        thread = threading.Thread(target=renew, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def tell(self, job: Job, me: str, outcome: Outcome) -> bool:
+        """Writes what came of a candidate.
+
+        Returns:
+          Whether it counted: not if another worker has taken the candidate meanwhile.
+        """
+        failed = outcome.scores is None and "error" in outcome.numbers
+        state = TrialState.COMPLETE if outcome.scores is not None else TrialState.FAIL if failed else TrialState.PRUNED
+        attributes = {"numbers": outcome.numbers, "seconds": outcome.seconds}
+        if outcome.rejected:
+            attributes["rejected"] = outcome.rejected
+        with self._locked():
+            return self.mine(job, me) and self._finish(job.trial_id, state, outcome.scores, attributes)
+
+    def _finish(self, trial_id, state, scores, attributes):
+        try:
+            for key, value in attributes.items():
+                self._storage.set_trial_user_attr(trial_id, key, json.loads(json.dumps(value, default=str)))
+            return self._storage.set_trial_state_values(trial_id, state, scores)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+
+
+def work(
+    study: Study,
+    evaluate: Callable[[Graph], Outcome],
+    limit: Optional[int] = None,
+    stop: Callable[[], bool] = lambda: False,
+    told: Callable[[Job, Outcome], None] = lambda job, outcome: None,
+    pause: float = 1.0,
+) -> bool:
+    """Takes candidates, tries them, tells; until the study is complete.
+
+    Args:
+      study: the study.
+      evaluate: graph -> `Outcome`. An exception makes the candidate a failed one.
+      limit: return after so many candidates, for a process that grows and is started anew.
+      stop: asked between candidates.
+      told: called with what counted.
+      pause: seconds between two looks while others finish.
+
+    Returns:
+      Whether the study is complete.
+    """
+    me, done = f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}", 0
+    while (limit is None or done < limit) and not stop():
+        job = study.claim(me)
+        if job is None:
+            return True
+        if job == WAIT:
+            time.sleep(pause)
+            continue
+        with study.renewing(job, me):
+            try:
+                outcome = evaluate(job.graph)
+            except Exception as error:
+                outcome = Outcome(None, "error", {"error": f"{type(error).__name__}: {error}"[:2000]})
+        if study.tell(job, me, outcome):
+            told(job, outcome)
+        done += 1
+    return False

@@ -68,7 +68,7 @@ def main(session: sessions.Session):
     see `precise_norm`; window: of `SegmentationTask`; schedule: `Schedule`;
     optimizer: name and arguments; trainer, runtime: Model Garden's.
 
-    Mode 'export' writes the latest checkpoint as `saved_model` into the working folder.
+    Mode 'export' writes the best checkpoint as `saved_model` into the working folder.
 
     Returns:
       (model, results of the last evaluation).
@@ -237,10 +237,14 @@ def precise_norm(config, task, experiment, strategy, trainer) -> list:
 
 
 def export(task, params, workdir):
-    """Serves a run's latest checkpoint; returns the model."""
+    """Serves a run's best checkpoint, or its latest where there is no best one; returns the model."""
+    best = os.path.join(workdir, "best")
+    checkpoint = best if tf.train.latest_checkpoint(best) else workdir
     model = task.build_model()
-    serving.export_transfer(model, params, os.path.join(workdir, "saved_model"), workdir, class_names(params))
-    print(f"{os.path.join(workdir, 'saved_model')}: signatures {', '.join(serving.SIGNATURES)}")
+    serving.export_transfer(model, params, os.path.join(workdir, "saved_model"), checkpoint, class_names(params))
+    print(
+        f"{os.path.join(workdir, 'saved_model')}: {tf.train.latest_checkpoint(checkpoint)}, {', '.join(serving.SIGNATURES)}"
+    )
     return model
 
 

@@ -36,8 +36,8 @@ def get_config(variant=""):
     }
     config.losses = {"l2_weight_decay": 1e-4}
     config.init = ""
-    config.schedule = {"steps": 1600, "batch": 4, "rate": 0.01, "drops": (1300,), "warmup_steps": 100}
+    config.schedule = {"steps": 600, "batch": 4, "rate": 0.01, "drops": (500,), "warmup_steps": 100}
     config.optimizer = {"name": "sgd", "momentum": 0.9, "clipnorm": 10.0}
-    config.trainer = {"steps_per_loop": 10, "checkpoint_interval": 200, "validation_interval": 400, "max_to_keep": 2}
+    config.trainer = {"steps_per_loop": 10, "checkpoint_interval": 100, "validation_interval": 300, "max_to_keep": 2}
     config.runtime = {"distribution_strategy": "mirrored", "mixed_precision_dtype": "float32", "num_gpus": -1}
     return shrink(config) if variant == "smoke" else config

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import session, transfer
+from experiments import pretrain, session, transfer
 from experiments.configs import (
     camvid_fcn_r18,
     coco_mask_rcnn_r50_c4_1x,
     coco_mask_rcnn_r50_fpn_1x,
+    pixpro_r18_photos,
     voc_faster_rcnn_r50_c4_24k,
 )
 from tf_evonorm.backbones import resnet
@@ -123,6 +124,7 @@ def test_a_segmenter_trains_goes_on_and_is_served(tmp_path):
     assert weights.get_tensor("optimizer/_iterations/.ATTRIBUTES/VARIABLE_VALUE") == 4
     config.schedule.steps = 6
     second, _ = run(config, tmp_path / "run", "train")
+    tf.io.gfile.rmtree(str(tmp_path / "run" / "best"))  # so that the latest one is served
     assert tf.train.latest_checkpoint(str(tmp_path / "run")).endswith("ckpt-6")
     run(config, tmp_path / "run", "export")
     served = tf.saved_model.load(str(tmp_path / "run" / "saved_model"))
@@ -177,3 +179,40 @@ def test_detectors_train_are_scored_and_served(name, tmp_path):
     assert len(list((tmp_path / "out").glob("*.png"))) == 4
     with open(tmp_path / "out" / "predictions.json") as file:
         assert {entry["image_id"] for entry in json.load(file)} <= {1, 2, 3, 4}
+
+
+SERVED = """
+import sys
+import numpy as np
+import tensorflow as tf
+served = tf.saved_model.load(sys.argv[1]).signatures["image_tensor"]
+np.save(sys.argv[3], served(tf.constant(np.load(sys.argv[2])))["logits"])
+ours = ("tf_pixpro", "tf_evonorm", "official", "experiments")
+print(sorted(name for name in sys.modules if name.split(".")[0] in ours))
+"""
+
+
+@pytest.mark.slow
+def test_the_chain(tmp_path):
+    """Pre-training leaves a backbone, transfer reads it whole, learns, is exported, and another process says the same without us."""
+    pretraining = pixpro_r18_photos.get_config("smoke")
+    pretrained, _ = pretrain.main(session.Session(pretraining, str(tmp_path / "pretrain"), "train"))
+    config = camvid_fcn_r18.get_config("smoke")
+    config.init = str(tmp_path / "pretrain" / "backbone")
+    schedule = session.build(transfer.Schedule, "schedule", config.schedule)
+    session.build(transfer.drawn_records, "scenes", config.scenes, config=config, folder=str(tmp_path / "records"))
+    task = transfer.make_task(config, schedule, params_of(config))
+    task.initialize(task.build_model())
+    for one, other in zip(pretrained.encoder.weights, task.encoder.weights):
+        np.testing.assert_array_equal(one, other)
+    model, _ = run(config, tmp_path / "run", "train")
+    run(config, tmp_path / "run", "export")
+    image = np.random.default_rng(0).integers(0, 255, (2, 128, 128, 3), np.uint8)
+    np.save(tmp_path / "image.npy", image)
+    (tmp_path / "served.py").write_text(SERVED)
+    paths = [str(tmp_path / name) for name in ("served.py", "run/saved_model", "image.npy", "logits.npy")]
+    ended = subprocess.run([sys.executable, *paths], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0 and ended.stdout.strip() == "[]", ended.stdout + ended.stderr
+    mean, deviation = np.array([0.485, 0.456, 0.406]) * 255, np.array([0.229, 0.224, 0.225]) * 255
+    logits = model(tf.constant((image - mean) / deviation, tf.float32), training=False)["logits"]
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), tf.image.resize(logits, [128, 128]), atol=1e-4)

@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from tf_evonorm.search.proxy import Run, cross_entropy
 
+NOT_FINITE = "not finite while training"
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
@@ -43,7 +45,7 @@ class Quality:
     def __call__(self, run: Run) -> Verdict:
         finite = run.train(self.steps)
         if not finite:
-            return Verdict(False, "not finite while training", {"steps": run.done})
+            return Verdict(False, NOT_FINITE, {"steps": run.done})
         accuracy = run.accuracy()
         return Verdict(
             accuracy >= self.accuracy, "" if accuracy >= self.accuracy else "quality", {"accuracy": accuracy}

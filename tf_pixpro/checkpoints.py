@@ -9,7 +9,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 # Where an encoder may lie in a checkpoint: a backbone file, a training run, a checkpoint of a model or of a Model Garden model.
-_PLACES = (("backbone",), ("model", "encoder"), ("encoder",), ("model", "backbone"))
+# A pyramid in the place of the encoder holds it as its own backbone.
+_PLACES = (("backbone",), ("model", "encoder", "backbone"), ("model", "encoder"), ("encoder",), ("model", "backbone"))
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _SHOWN = 8
 
@@ -18,7 +19,8 @@ def save_backbone(encoder: tf.keras.Model, path: str) -> str:
     """Writes an encoder as the checkpoint that Model Garden reads with `init_checkpoint_modules='backbone'`.
 
     Args:
-      encoder: a built `tf.keras.Model`, usually `PixPro(...).encoder`.
+      encoder: a built `tf.keras.Model`, usually `PixPro(...).encoder`. One of several parts (`tf_pixpro.transfer.pyramid`) is written
+        part by part, as its `checkpoint_items` says: `backbone`, `decoder`, `head`.
       path: prefix of the files, `PATH.index` and `PATH.data-*`. Existing files of that name are replaced.
 
     Returns:
@@ -34,7 +36,7 @@ def save_backbone(encoder: tf.keras.Model, path: str) -> str:
             f"path must be the prefix of a file. Received the folder {path!r}. Pass {os.path.join(path, 'backbone')!r}."
         )
     tf.io.gfile.makedirs(os.path.dirname(path) or ".")
-    return tf.train.Checkpoint(backbone=encoder).write(path)
+    return tf.train.Checkpoint(**getattr(encoder, "checkpoint_items", {"backbone": encoder})).write(path)
 
 
 def load_backbone(encoder: tf.keras.Model, path: str) -> str:
@@ -71,6 +73,36 @@ def load_backbone(encoder: tf.keras.Model, path: str) -> str:
         tree = tf.train.Checkpoint(**{name: tree})
     tree.read(path).expect_partial().assert_existing_objects_matched()
     return path
+
+
+def check_parts(items: dict, path: str, partial=()) -> list[str]:
+    """Compares the parts of a model with those of the same name in a checkpoint, before anything is read.
+
+    Args:
+      items: name -> built layer or model.
+      path: a checkpoint, as `save_backbone` writes it.
+      partial: parts of which the checkpoint may hold less.
+
+    Returns:
+      Names of the parts that both have, in the order of `items`.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint at `path`.
+      ValueError: if there is no such part, or one's variables differ.
+    """
+    stored = _variables(_checkpoint(path))
+    with tempfile.TemporaryDirectory() as folder:
+        own = _variables(tf.train.Checkpoint(**items).write(os.path.join(folder, "parts")))
+    parts = [name for name in items if _below(stored, (name,))]
+    if not parts:
+        held = ", ".join(sorted({key.split("/")[0] for key in stored})) or "nothing"
+        raise ValueError(f"a checkpoint must hold one of {', '.join(items)}. Received {path!r}, which holds {held}.")
+    for name in parts:
+        expected, found = _below(own, (name,)), _below(stored, (name,))
+        if name in partial:
+            expected = {key: value for key, value in expected.items() if key in found}
+        _compare(expected, found, path)
+    return parts
 
 
 def _check_encoder(encoder):

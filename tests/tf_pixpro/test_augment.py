@@ -97,10 +97,16 @@ def test_same_seed_same_bytes_alone_and_in_tf_data(picture):
     assert alone["view1"].shape == (32, 48, 3) and alone["box2"].shape == (4,)
 
 
-def test_boxes_say_where_the_view_lies(picture):
-    """In a picture whose red is the column and green the row, a view's corner colours are its box."""
+ANY = augment.View((0.05, 0.6), (1 / 6, 6.0), vertical_flip=0.5, jitter=0.0, gray=0.0)
+
+
+@pytest.mark.parametrize("recipe", ["NULL", (ANY, ANY)], ids=["authors", "any geometry"])
+def test_boxes_say_where_the_view_lies(picture, recipe):
+    """In a picture whose red is the column and green the row, a view's corner colours are its box, however cut and flipped."""
+    make = tf.function(lambda seed: augment.two_views(encoded(picture), seed, (24, 24), recipe))
+    aspects, upside_down = [], 0
     for seed in range(20):
-        views = augment.two_views(encoded(picture), [seed, 0], (24, 24), "NULL")
+        views = make(tf.constant([seed, 0]))
         view = (views["view1"].numpy() * augment.DEVIATION + augment.MEAN) * 255
         x1, y1, x2, y2 = views["box1"].numpy()
         width, height = abs(x2 - x1) * 119 + 1, abs(y2 - y1) * 89 + 1
@@ -109,6 +115,10 @@ def test_boxes_say_where_the_view_lies(picture):
             centre, [(x1 + x2) / 2 * 119, (y1 + y2) / 2 * 89], atol=0.02 * max(width, height) + 1
         )
         assert (view[12, -1, 0] > view[12, 0, 0]) == (x2 > x1)
+        assert (view[-1, 12, 1] > view[0, 12, 1]) == (y2 > y1)
+        aspects.append(width / height)
+        upside_down += y2 < y1
+    assert recipe == "NULL" or (0 < upside_down < 20 and min(aspects) < 0.5 and max(aspects) > 2)
 
 
 def test_gray_png_alpha_and_jpeg_all_give_three_channels(picture):
@@ -129,6 +139,34 @@ def test_recipe_has_the_authors_probabilities():
     for view in (one, two):
         assert (view.flip, view.jitter, view.gray, view.scale) == (0.5, 0.8, 0.2, (0.08, 1.0))
         assert (view.brightness, view.contrast, view.saturation, view.hue) == (0.4, 0.4, 0.2, 0.1)
+
+
+def test_other_sets_have_the_authors_numbers():
+    # Source: contrast/data/transform.py: jitter's probability and amounts, gray, blur; both views alike.
+    for name, jitter, amounts, blur, operations in [
+        ("InstDisc", 1.0, (0.4, 0.4, 0.4, 0.4), 0.0, 0),
+        ("MoCov2", 0.8, (0.4, 0.4, 0.4, 0.1), 0.5, 0),
+        ("SimCLR", 0.8, (0.8, 0.8, 0.8, 0.2), 0.5, 0),
+        ("RandAug", 0.8, (0.8, 0.8, 0.8, 0.2), 0.5, 2),
+    ]:
+        for view in augment.RECIPES[name]:
+            assert (view.brightness, view.contrast, view.saturation, view.hue) == amounts
+            assert (view.jitter, view.gray, view.blur, view.solarize) == (jitter, 0.2, blur, 0.0)
+            assert (view.random_operations, view.flip, view.sigma) == (operations, 0.5, (0.1, 2.0))
+
+
+@pytest.mark.parametrize("recipe", ["InstDisc", "MoCov2", "SimCLR", "RandAug"])
+def test_other_sets_give_views(picture, recipe):
+    make = tf.function(lambda seed: augment.two_views(encoded(picture), seed, (24, 40), recipe))
+    one, again, other = (make(tf.constant(seed)) for seed in ([1, 2], [1, 2], [1, 3]))
+    limits = [
+        (-np.array(augment.MEAN) / augment.DEVIATION).min() - 0.1,
+        ((1 - np.array(augment.MEAN)) / augment.DEVIATION).max() + 0.1,
+    ]
+    for name in ("view1", "view2"):
+        np.testing.assert_array_equal(one[name], again[name])
+        assert one[name].shape == (24, 40, 3) and not np.array_equal(one[name], other[name])
+        assert limits[0] < one[name].numpy().min() < one[name].numpy().max() < limits[1]
 
 
 def test_wrong_recipes_are_refused():

@@ -139,7 +139,7 @@ def test_half_precision_runs_find_their_optimizer(golden, tmp_path):
     assert tf.keras.mixed_precision.global_policy().name == "float32"
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=pytest.mark.slow)])
 def test_torchvisions_layout(tmp_path, depth):
     source = tf_evonorm.backbones.resnet(depth, width=0.125)
     for weight in source.weights:

@@ -163,6 +163,12 @@ def task_params(config, schedule):
                 f"config.{name}.input_path must name records, such as records/bccd/train-*. Received ''. Make them with "
                 "python -m experiments.prepare."
             )
+        labels = [int(label) for label in class_names(params.as_dict()[name]["input_path"])]
+        if max(labels, default=0) >= params.model.num_classes:
+            raise ValueError(
+                f"config.model.num_classes must be larger than every class number. Received {params.model.num_classes}, but the records "
+                f"of config.{name} have classes up to {max(labels)}. Pass {max(labels) + 1}."
+            )
     return params
 
 
@@ -241,16 +247,18 @@ def export(task, params, workdir):
     best = os.path.join(workdir, "best")
     checkpoint = best if tf.train.latest_checkpoint(best) else workdir
     model = task.build_model()
-    serving.export_transfer(model, params, os.path.join(workdir, "saved_model"), checkpoint, class_names(params))
+    serving.export_transfer(
+        model, params, os.path.join(workdir, "saved_model"), checkpoint, class_names(params.validation_data.input_path)
+    )
     print(
         f"{os.path.join(workdir, 'saved_model')}: {tf.train.latest_checkpoint(checkpoint)}, {', '.join(serving.SIGNATURES)}"
     )
     return model
 
 
-def class_names(params) -> dict:
-    """Class number -> name, from what `experiments.prepare` left beside the validation records; empty if it is not there."""
-    path = f"{str(params.validation_data.input_path).partition('-*')[0]}.json"
+def class_names(input_path) -> dict:
+    """Class number, as text, -> name: what `experiments.prepare` left beside the records; empty if it is not there."""
+    path = f"{str(input_path).partition('-*')[0]}.json"
     if not tf.io.gfile.exists(path):
         return {}
     with tf.io.gfile.GFile(path) as file:

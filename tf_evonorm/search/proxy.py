@@ -172,10 +172,20 @@ class Run:
         self._order = np.zeros(0, int)
         self._optimizer = tf.keras.optimizers.SGD(training.rate, training.momentum, nesterov=True)
         self._optimizer.build(self.model.trainable_weights)
-        side, batch = training.crop, training.batch
+
+    # One concrete program each, traced when first called: a new one for every candidate is meant, and needs no warning.
+
+    @functools.cached_property
+    def _step(self):
+        side, batch = self.training.crop, self.training.batch
         signature = [tf.TensorSpec([batch, side, side, 3]), tf.TensorSpec([batch], tf.int32), tf.TensorSpec([])]
-        self._step = tf.function(self._train_step, input_signature=signature, autograph=False)
-        self._predict = tf.function(lambda x: self.model(x, training=False), autograph=False, reduce_retracing=True)
+        return tf.function(self._train_step, input_signature=signature, autograph=False).get_concrete_function()
+
+    @functools.cached_property
+    def _predict(self):
+        signature = [tf.TensorSpec([None, None, None, 3])]
+        predict = tf.function(lambda x: self.model(x, training=False), input_signature=signature, autograph=False)
+        return predict.get_concrete_function()
 
     def next_batch(self, size=None):
         """(crops [b, crop, crop, 3] float32, labels [b] int32) of images drawn without repetition until all were seen."""
@@ -209,7 +219,7 @@ class Run:
         """Trains up to a number of steps, counted from the start; stops at a loss that is not finite and returns False then."""
         for step in range(self.done, min(until or self.training.steps, self.training.steps)):
             images, labels = self.next_batch()
-            self.losses.append(float(self._step(images, labels, self.training.rate_at(step))))
+            self.losses.append(float(self._step(*map(tf.constant, (images, labels, self.training.rate_at(step))))))
             self.done += 1
             if not math.isfinite(self.losses[-1]):
                 return False
@@ -219,7 +229,7 @@ class Run:
         """Share of the held-out images that get their own label; images whose logits are not finite do not."""
         size, images, right = self.training.held_out_batch, self.images, 0
         for start in range(0, len(images.held_out), size):
-            logits = self._predict(np.asarray(images.held_out[start : start + size], np.float32)).numpy()
+            logits = self._predict(tf.constant(images.held_out[start : start + size], tf.float32)).numpy()
             found = logits.argmax(-1) == images.held_out_labels[start : start + size]
             right += int((found & np.isfinite(logits).all(-1)).sum())
         return right / len(images.held_out)

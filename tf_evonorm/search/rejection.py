@@ -95,7 +95,7 @@ class Stability:
                     kernel.assign_add(length * up)
             return norm
 
-        step, largest = tf.function(climb, autograph=False), 0.0
+        step, largest = tf.function(climb, autograph=False).get_concrete_function(), 0.0
         for number in range(self.steps):
             norm = float(step())
             numbers = {"steps": number + 1, "norm": norm}

@@ -25,7 +25,9 @@ from tf_evonorm.search.primitives import USUAL, Protection
 
 ATTEMPTS = 3  # workers that may die over one candidate before it is given up
 _TRIES = 100_000  # graphs that may be passed over in a row
+_AT_ONCE = 20  # layers that take the scores of others before the lock is given to the next
 WAIT = "wait"
+_AGAIN = "again"
 
 
 class Outcome(NamedTuple):
@@ -91,6 +93,7 @@ class Study:
       protection: of the primitives, for checks and fingerprints.
       name: of the study in the database.
       settings: whatever else makes it this experiment and no other; JSON.
+      clock: seconds, alike on all machines.
 
     Raises:
       ValueError: the database holds a study of this name with other settings.
@@ -107,6 +110,7 @@ class Study:
     protection: Protection = USUAL
     name: str = "evonorm"
     settings: dict = dataclasses.field(default_factory=dict)
+    clock: Callable[[], float] = time.time
 
     def __post_init__(self):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -208,8 +212,13 @@ class Study:
         Returns:
           A `Job`; `WAIT` if all candidates are taken and some are not finished; None if the study is complete.
         """
+        while (job := self._claim(me)) is _AGAIN:
+            pass
+        return job
+
+    def _claim(self, me):
         with self._locked():
-            trials, now = self._trials(), time.time()
+            trials, now = self._trials(), self.clock()
             for trial in trials:
                 if trial.state == TrialState.RUNNING and trial.user_attrs["lease"][1] < now:
                     attempts = trial.user_attrs.get("attempts", 1)
@@ -234,7 +243,7 @@ class Study:
                 evolution.tell(trial.number, self._graph(trial), trial.values)
         twin = [] if self.local else [uuid.uuid4().int]  # without a lock two workers may see the same candidates
         rng = np.random.default_rng([self.seed, len(trials), *twin])
-        skipped = collections.Counter()
+        skipped, cached = collections.Counter(), 0
         for _ in range(_TRIES):
             proposal = evolution.ask(rng)
             reason = self.checks.reason(proposal.graph, self.protection)
@@ -257,6 +266,9 @@ class Study:
                 attributes["cached"] = number
                 number, _ = self._create(TrialState.COMPLETE, attributes, scores)
                 evolution.tell(number, proposal.graph, scores)
+                cached += 1
+                if cached == _AT_ONCE:
+                    return _AGAIN
                 continue
             number, trial_id = self._create(TrialState.RUNNING, attributes)
             return Job(trial_id, number, proposal.graph)
@@ -282,10 +294,12 @@ class Study:
 
         def renew():
             while not over.wait(self.lease / 3):
-                with self._locked(), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                # Without the lock, which others may hold for longer than a lease. If the candidate is taken over between the two
+                # lines, one of the two results counts all the same.
+                with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
                     if not self.mine(job, me):
                         return
-                    self._storage.set_trial_user_attr(job.trial_id, "lease", [me, time.time() + self.lease])
+                    self._storage.set_trial_user_attr(job.trial_id, "lease", [me, self.clock() + self.lease])
 
         thread = threading.Thread(target=renew, daemon=True)
         thread.start()

@@ -27,6 +27,8 @@ def rowwise(function: Callable, rows, whole, block: int) -> tf.Tensor:
       ValueError: if block is not positive.
     """
     check_block(block)
+    if rows[0].shape[1] is not None and rows[0].shape[1] <= block:
+        return function(*rows, *whole)
 
     @tf.custom_gradient
     def blocked(*tensors):

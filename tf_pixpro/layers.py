@@ -135,7 +135,8 @@ class PixelPropagation(tf.keras.layers.Layer):
     def call(self, inputs, training=False):
         features = inputs if inputs.dtype == tf.float64 else tf.cast(inputs, tf.float32)
         shape = tf.shape(features)
-        flat = [shape[0], shape[1] * shape[2], features.shape[-1]]
+        rows, columns = (features.shape[axis] or shape[axis] for axis in (1, 2))
+        flat = [shape[0], rows * columns, features.shape[-1]]
         pixels = tf.reshape(unit(features), flat)
         values = tf.reshape(unit(self._values(features, training)), flat)
         if self.block is None:

@@ -118,8 +118,8 @@ def _per_pixel(function, query, key, mask):
 
 
 def _flat(features):
-    shape = tf.shape(features)
-    return tf.reshape(features, [shape[0], shape[1] * shape[2], features.shape[-1]])
+    rows, columns = (features.shape[axis] or tf.shape(features)[axis] for axis in (1, 2))
+    return tf.reshape(features, [tf.shape(features)[0], rows * columns, features.shape[-1]])
 
 
 def _consistency(prediction, target, mask):

@@ -6,7 +6,9 @@ import dataclasses
 import io
 import mmap
 import os
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -33,6 +35,8 @@ _OTHERS = {
     b"BZh": "a bzip2 archive",
     b"\x93NUMPY": "a NumPy array",
 }
+# What zipfile and NumPy make of damaged bytes, beside ValueError.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, OverflowError, MemoryError, TypeError)
 _NO_FILE = "must be a checkpoint that torch.save has written"
 
 
@@ -65,7 +69,7 @@ def read(path) -> object:
                 raise ValueError(_foreign(start, size))
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _read_legacy(data)
-    except (ValueError, zipfile.BadZipFile, RecursionError, NotImplementedError, EOFError, OSError) as error:
+    except (*_DAMAGE, OSError, ValueError) as error:
         raise ValueError(f"{path!r} {_NO_FILE}. {_sentence(error)}") from error
 
 

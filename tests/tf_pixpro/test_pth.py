@@ -231,6 +231,23 @@ def test_no_prefix_of_a_file_is_taken_for_a_whole_one(tmp_path):
                 pth.read(tmp_path / "part.pth")
 
 
+@pytest.mark.parametrize("legacy", [True, False])
+def test_random_damage_gives_an_error_or_a_tree(tmp_path, legacy):
+    random = np.random.default_rng(4)
+    pth.write(tmp_path / "file.pth", TREE, legacy)
+    whole, refused = (tmp_path / "file.pth").read_bytes(), 0
+    for _ in range(1000):
+        data = bytearray(whole)
+        for _ in range(random.integers(1, 4)):
+            data[random.integers(len(data))] = random.integers(256)
+        (tmp_path / "part.pth").write_bytes(data)
+        try:
+            pth.read(tmp_path / "part.pth")
+        except ValueError:
+            refused += 1
+    assert refused > 300
+
+
 def test_other_mistakes(tmp_path):
     with pytest.raises(FileNotFoundError, match="where there is none"):
         pth.read(tmp_path / "nothing.pth")

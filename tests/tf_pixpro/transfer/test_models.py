@@ -8,7 +8,7 @@ from official.vision.configs import maskrcnn, retinanet, semantic_segmentation
 from tf_evonorm import EvoNormB0, EvoNormS0
 from tf_evonorm.backbones import resnet
 from tf_pixpro import save_backbone
-from tf_pixpro.transfer import models, tasks
+from tf_pixpro.transfer import c4, models, tasks
 
 TINY = {"width": 0.125, "blocks": (1, 1, 1, 1)}
 
@@ -151,6 +151,32 @@ def test_an_encoder_is_loaded_whole_or_not_at_all(tmp_path):
     with pytest.raises(FileNotFoundError):
         absent = task(str(tmp_path / "absent"))
         absent.initialize(absent.build_model())
+
+
+@pytest.mark.slow
+def test_c4_shares_level_5_of_its_encoder():
+    params = small_rcnn()
+    identity = {"min_level": 4, "max_level": 4, "decoder": {"type": "identity"}, "rpn_head": {"num_filters": 16}}
+    params.override({**identity, "mask_head": {"num_filters": 16, "upsample_factor": 1}})
+    with pytest.raises(ValueError, match="level 5 halves"):
+        wrong = small_rcnn()
+        wrong.override(identity)
+        c4.mask_rcnn_c4(resnet(18, **TINY), wrong)
+    for crop in (params.roi_aligner, params.mask_roi_aligner):
+        crop.crop_size = 14
+    params.anchor.num_scales = c4.Octaves(5)
+    made = resnet(18, **TINY)
+    model = c4.mask_rcnn_c4(made, params)
+    assert model.detection_head[0].level5 is model.mask_head.level5
+    mine = {id(weight) for weight in model.variables}
+    assert {id(weight) for weight in made.variables} <= mine
+    # Level 4 has 32 channels, level 5 has 64; 15 anchors; 4 classes.
+    proposals = 9 * 32 * 16 + 16 + 2 * 16 + (16 + 1) * 15 * 5
+    regions = 2 * 64 + (64 + 1) * 4 * 5
+    masks = 4 * 64 * 16 + 16 + (16 + 1) * 4
+    assert counted(model) == counted(made) + proposals + regions + masks
+    outputs = model(tf.zeros([1, 64, 64, 3]), image_shape=tf.constant([[64.0, 64.0]]), training=False)
+    assert outputs["detection_masks"].shape == (1, 4, 14, 14)
 
 
 @pytest.mark.slow

@@ -260,7 +260,8 @@ class PixPro(tf.keras.Model):
         gradients = tape.gradient(loss, weights)
         if hasattr(optimizer, "get_unscaled_gradients"):
             gradients = optimizer.get_unscaled_gradients(gradients)
-        optimizer.apply_gradients(zip(gradients, weights))
+        # A pyramid has levels that no loss reads; their weights stay, and the optimizer need not warn of it.
+        optimizer.apply_gradients([(g, weight) for g, weight in zip(gradients, weights) if g is not None])
         return {**logs, "gradient_norm": tf.linalg.global_norm(gradients)}
 
     def train_step(self, data):

@@ -215,7 +215,9 @@ def check(study, told, candidates):
         number, scores = line.split(" ", 1)
         assert str(by_number[int(number)].scores) == scores
     for record in trained:
-        assert (record.state, record.scores) == ("rejected" if record.reason else "passed", toy(record.graph).scores)
+        if record.reason != "its workers died":  # three killed over one, or too slow for their lease
+            state = "rejected" if record.reason else "passed"
+            assert (record.state, record.scores) == (state, toy(record.graph).scores)
     return records
 
 

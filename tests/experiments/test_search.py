@@ -1,0 +1,157 @@
+"""The search's binary: its configs, what it says and writes of a study with a toy in the place of training, and all of it at a tiny size."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_evonorm
+from experiments import search, search_results
+from experiments.session import Session
+from tf_evonorm.search.evolution import Rules
+from tf_evonorm.search.graph import KNOWN, Graph
+from tf_evonorm.search.rejection import Quality, Stability
+from tf_evonorm.search.study import Outcome, Study, work
+
+NAMES = ("evonorm_b_cifar10", "evonorm_s_cifar10", "evonorm_b_small", "evonorm_s_small")
+
+
+def config_of(name, variant=""):
+    return importlib.import_module(f"experiments.configs.{name}").get_config(variant)
+
+
+@pytest.fixture(scope="module")
+def toy_study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    study = Study(f"sqlite:///{folder}/study.db", ("a", "b"), 20, Rules(initial=3, newcomers=0.2))
+
+    def toy(graph):
+        live = len(graph.live)
+        seconds = {"training": 10.0, "tracing": 2.0}
+        return (
+            Outcome(None, "quality", {}, seconds) if live % 3 == 0 else Outcome((live / 20, 1 / live), "", {}, seconds)
+        )
+
+    work(study, toy)
+    return study, str(folder)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("variant", ["", "smoke"])
+def test_every_section_is_understood(name, variant, tmp_path):
+    config = config_of(name, variant)
+    study = search.open_study(config, str(tmp_path))
+    assert study.checks.batch == ("_s_" in name)
+    images = search.split(
+        np.zeros([9, 2, 2, 3]), np.arange(9), np.zeros([1, 2, 2, 3]), np.zeros(1, int), 0, False, held_out=2
+    )
+    candidate = search.candidate(config, str(tmp_path), images)
+    assert isinstance(candidate.quality, Quality) and isinstance(candidate.stability, Stability)
+    assert [anchor.name for anchor in candidate.anchors] == list(study.anchors)
+    if not variant:
+        assert (candidate.quality.steps, candidate.quality.accuracy, candidate.stability.limit) == (100, 0.2, 1e8)
+        paper = {"evonorm_b_cifar10": (2000, "constant"), "evonorm_s_cifar10": (5000, "cosine")}
+        if name in paper:
+            assert (candidate.training.steps, candidate.training.schedule) == paper[name]
+            assert (candidate.training.batch, candidate.training.crop, candidate.training.rate) == (128, 24, 0.1)
+    longer = search.candidate(config, str(tmp_path), images, dict(config.rerank.training))
+    assert longer.training.steps == config.rerank.training.steps
+    with pytest.raises(ValueError, match="a study is one experiment"):
+        config.training.rate = 0.7
+        search.open_study(config, str(tmp_path))
+
+
+def test_wrong_names_are_told(tmp_path):
+    config = config_of("evonorm_b_small")
+    for section, key, value, message in (
+        ("anchors", "kind", "big", r"config.anchors.kind must be paper or small. Received kind='big'"),
+        ("anchors", "names", ("vgg",), r"config.anchors.names must be of resnet"),
+        ("rules", "method", "best", r"method must be one of"),
+        ("checks", "nan", True, r"config.checks holds arguments of Checks"),
+        ("space", "without", ("all",), r"by must be one of"),
+    ):
+        config = config_of("evonorm_b_small")
+        config[section][key] = value
+        with pytest.raises(ValueError, match=message):
+            work(search.open_study(config, str(tmp_path / section)), lambda graph: Outcome((0, 0, 0)), limit=1)
+    with pytest.raises(ValueError, match="held_out must leave images of 9"):
+        search.split(np.zeros(9), np.zeros(9), np.zeros(1), np.zeros(1), 0, False, held_out=9)
+
+
+def test_the_split_keeps_images_apart():
+    train, test = np.arange(50), np.arange(50, 60)
+    for rerank in (False, True):
+        images = search.split(train, train % 5, test, test % 5, 3, rerank, held_out=10)
+        learned, measured = set(images.train), set(images.held_out)
+        assert not learned & measured and images.num_classes == 5
+        assert measured == set(test) if rerank else learned | measured == set(train)
+        assert (images.train_labels == images.train % 5).all() and (images.held_out_labels == images.held_out % 5).all()
+
+
+def test_protections_are_one_for_layer_and_checks():
+    found = search.protection({"division_epsilon": 0.5, "epsilon": 0.1, "groups": 2})
+    assert (found.division, found.moments, found.logarithm) == (0.5, 0.1, 1e-5)
+
+
+def test_the_progress_line(toy_study):
+    study, _ = toy_study
+    line = search_results.progress(study, 40.0)
+    good = search_results.passed(study)
+    best = max(record.scores[0] for record in good)
+    assert f"passed {len(good)}, quality {20 - len(good)}, best a {best:.3f}" in line
+    assert line.endswith("40/h, 0.0 h left")
+
+
+def test_the_report_is_one_page_with_its_figures(toy_study):
+    study, folder = toy_study
+    rows = [{"name": "bn_relu", "graph": str(KNOWN["bn_relu"]), "accuracy": [[0.5, 0.7], [0.6, 0.7]]}]
+    with open(f"{folder}/rerank.json", "w") as file:
+        json.dump(rows, file)
+    with open(search_results.report(study, folder)) as file:
+        page = file.read()
+    assert page.count("data:image/png;base64,") == 3 and "http" not in page
+    for name in ("rejected", "progress", "anchors"):
+        assert tf.io.decode_png(tf.io.read_file(f"{folder}/report/{name}.png")).shape[0] > 100
+    # 20 candidates of 12 seconds are 240 seconds: 300 an hour; of each 12 seconds 10 are training.
+    assert "<td>300" in page and "training 83 %" in page
+    assert "<td>0.550 ± 0.071<td>0.700 ± 0.000<td>0.625" in page
+    winner = search_results.best(study, 1)[0]
+    assert np.mean(winner.scores) == max(np.mean(record.scores) for record in search_results.passed(study))
+    assert f"<td>{winner.key}<td>" in page
+
+
+@pytest.mark.slow
+def test_a_search_from_start_to_a_layer(tmp_path):
+    """A worker with its driver, the report, the best trained again, the winner in user code."""
+    command = [sys.executable, "-m", "experiments.search", f"--workdir={tmp_path}", "--workers=1"]
+    command += ["--config=experiments/configs/evonorm_b_small.py:smoke", "--config.anchors.names=('resnet',)"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=800)
+    told = [path.read_text()[-1000:] for path in tmp_path.glob("worker*.txt")]
+    assert run.returncode == 0, (run.stderr[-2000:], told)
+    assert (tmp_path / "report" / "index.html").exists()
+    config = config_of("evonorm_b_small", "smoke")
+    config.anchors.names = ("resnet",)
+    for mode in ("rerank", "export"):
+        search.main(Session(config, str(tmp_path), mode))
+    rows = json.loads((tmp_path / "rerank.json").read_text())
+    assert {"bn_relu", "gn_relu", "b0", "s0"} < {row["name"] for row in rows}
+    norm_act = tf_evonorm.layer_from_graph(tmp_path / "best.json")
+    assert norm_act()(np.ones([2, 3, 3, 4], np.float32)).shape == (2, 3, 3, 4)
+    served = tf.saved_model.load(str(tmp_path / "best_model"))
+    assert served(tf.zeros([1, 32, 32, 3])).shape[0] == 1
+    study = search.open_study(config, str(tmp_path))
+    assert len(search_results.finished(study)) == config.study.candidates
+    assert any(str(record.graph.pruned()) == str(Graph.load(tmp_path / "best.json")) for record in study.records())
+
+
+def test_mistakes_are_told_before_anything_starts(tmp_path):
+    config = config_of("evonorm_b_small")
+    config.source.path = str(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError):
+        search.main(Session(config, str(tmp_path), "search"), 1)
+    with pytest.raises(ValueError, match=r"--workers must be 1 to .* Received --workers=99"):
+        search.crew(search.open_study(config, str(tmp_path)), 99, str(tmp_path))

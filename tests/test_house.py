@@ -55,10 +55,13 @@ FLOORS = {
 
 PUBLIC = {
     "tf_pixpro": {
+        "BYOL",
         "LARS",
+        "PixContrast",
         "PixPro",
         "PixelPropagation",
         "ProjectionHead",
+        "SimCLR",
         "WarmupCosine",
         "WarmupStep",
         "__version__",

@@ -12,8 +12,7 @@ from tf_evonorm.layers import (
     exclude_from_weight_decay,
 )
 from tf_evonorm.replace import norm_act_places, replace_norm_act
-from tf_evonorm.search.graph_layer import GraphLayer as GraphLayer
-from tf_evonorm.search.graph_layer import layer_from_graph as layer_from_graph
+from tf_evonorm.search.graph_layer import GraphLayer, layer_from_graph
 
 __all__ = [
     "BatchNormAct",
@@ -24,10 +23,12 @@ __all__ = [
     "EvoNormS1",
     "EvoNormS2",
     "FilterResponseNormAct",
+    "GraphLayer",
     "GroupNormAct",
     "LayerNormAct",
     "backbones",
     "exclude_from_weight_decay",
+    "layer_from_graph",
     "norm_act_places",
     "replace_norm_act",
 ]

@@ -1,11 +1,10 @@
 """Propagate Yourself (PixPro): pixel-level unsupervised pre-training in TensorFlow/Keras."""
 
 from tf_pixpro.checkpoints import load_backbone, save_backbone
-from tf_pixpro.contrast import PixContrast as PixContrast
+from tf_pixpro.contrast import PixContrast
 from tf_pixpro.export import export_encoder
 from tf_pixpro.geometry import cell_centres, positive_mask
-from tf_pixpro.instance import BYOL as BYOL
-from tf_pixpro.instance import SimCLR as SimCLR
+from tf_pixpro.instance import BYOL, SimCLR
 from tf_pixpro.layers import PixelPropagation, ProjectionHead
 from tf_pixpro.losses import pixel_consistency
 from tf_pixpro.model import PixPro
@@ -13,10 +12,13 @@ from tf_pixpro.optimizers import LARS, WarmupCosine, WarmupStep, momentum_schedu
 from tf_pixpro.version import __version__
 
 __all__ = [
+    "BYOL",
     "LARS",
+    "PixContrast",
     "PixPro",
     "PixelPropagation",
     "ProjectionHead",
+    "SimCLR",
     "WarmupCosine",
     "WarmupStep",
     "__version__",

@@ -110,7 +110,7 @@ def draw(table: dict, path: str):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6, 4), dpi=120)
+    figure, axes = pyplot.subplots(figsize=(7.5, 4), dpi=110)
     for layer, title in TITLES.items():
         points = [(batch, [100 * v for v in table[layer, batch]]) for batch in BATCHES if (layer, batch) in table]
         spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]
@@ -121,7 +121,7 @@ def draw(table: dict, path: str):
     axes.minorticks_off()
     axes.invert_xaxis()
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.tight_layout()
     figure.savefig(path)
     pyplot.close(figure)

@@ -25,22 +25,15 @@ GARDEN = [
     f"pyarrow<26; {OLD}",  # newer ones need numpy 2
     f"setuptools<82; {OLD}",  # tensorflow_hub imports pkg_resources
 ]
-SEARCH = "optuna>=4.5,<6"
+DATA = ["tensorflow-datasets", "pillow"]
+TRANSFER = [*GARDEN, *DATA, "tqdm"]
+SEARCH = ["optuna>=4.5,<6"]
 EXTRAS = {
     "addons": [f"tensorflow-addons~=0.23.0; {OLD}"],
-    "data": ["tensorflow-datasets", "pillow"],
-    "experiments": [
-        *GARDEN,
-        "absl-py",
-        "ml_collections",
-        "tensorflow-datasets",
-        "pillow",
-        "matplotlib",
-        "scikit-learn",
-        "tqdm",
-        SEARCH,
-    ],
-    "search": [SEARCH],
+    "data": DATA,
+    "transfer": TRANSFER,
+    "search": SEARCH,
+    "experiments": [*TRANSFER, *SEARCH, "absl-py", "ml_collections", "matplotlib", "scikit-learn"],
     "test": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "scipy"],
 }
 
@@ -52,7 +45,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.9,<3.13",
-    packages=find_packages(include=["tf_pixpro*", "tf_evonorm*"]),
+    packages=find_packages(include=["tf_pixpro*", "tf_evonorm*", "experiments"]),
+    package_data={"tf_pixpro": ["py.typed"], "tf_evonorm": ["py.typed"], "experiments": ["configs/*.py"]},
+    entry_points={
+        "console_scripts": ["tf-pixpro = experiments.commands:pixpro", "tf-evonorm = experiments.commands:evonorm"]
+    },
     install_requires=TENSORFLOW,
     extras_require=EXTRAS,
     classifiers=[

@@ -1,0 +1,62 @@
+"""The installed commands `tf-pixpro` and `tf-evonorm`: their first argument names a binary, the rest are its flags."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import runpy
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+PIXPRO = ("pretrain", "classify", "transfer", "prepare", "predict", "convert", "export", "demo", "benchmark")
+EVONORM = ("classify", "search", "export", "benchmark")
+
+
+def pixpro():
+    """The command `tf-pixpro`."""
+    run("tf-pixpro", PIXPRO, sys.argv[1:])
+
+
+def evonorm():
+    """The command `tf-evonorm`."""
+    run("tf-evonorm", EVONORM, sys.argv[1:])
+
+
+def run(command: str, binaries: tuple, arguments: list):
+    """Runs `experiments.BINARY` as if it had been started with `python -m`.
+
+    Args:
+      command: what the user typed, for messages.
+      binaries: the names that it knows.
+      arguments: those of the command line. --config=NAME or NAME:VARIANT, without a folder and .py, is a config that is installed here.
+
+    Raises:
+      SystemExit: with one line, if the first argument is no name of a binary.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(len(name) for name in binaries)
+        print(f"{command} BINARY [--flags], {command} BINARY --help\n")
+        print("\n".join(f"  {name:{width}}  {purpose(name)}" for name in binaries))
+        return
+    name, *rest = arguments
+    if name not in binaries:
+        sys.exit(
+            f"{command}: the first argument must be one of {', '.join(binaries)}. Received {name!r}. See {command} --help."
+        )
+    sys.argv = [name, *map(installed, rest)]
+    runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
+
+
+def purpose(name: str) -> str:
+    """The first line of a binary's file."""
+    return ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())).splitlines()[0]
+
+
+def installed(argument: str) -> str:
+    """--config=NAME -> --config=/where/it/is/NAME.py; anything else as it is."""
+    flag, _, value = argument.partition("=")
+    file, colon, variant = value.partition(":")
+    path = HERE / "configs" / f"{file}.py"
+    if flag.lstrip("-") != "config" or not file.isidentifier() or not path.exists():
+        return argument
+    return f"{flag}={path}{colon}{variant}"

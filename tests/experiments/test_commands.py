@@ -1,0 +1,53 @@
+"""The installed commands: they know their binaries, find installed configs, and refuse the rest in one line."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments import commands
+
+ROOT = pathlib.Path(commands.__file__).resolve().parents[1]
+
+
+def test_every_binary_has_a_command():
+    starts = 'if __name__ == "__main__":'
+    binaries = {path.stem for path in (ROOT / "experiments").glob("*.py") if starts in path.read_text()}
+    assert {name for name in binaries if not name.startswith("measure_")} == {*commands.PIXPRO, *commands.EVONORM}
+
+
+def test_the_list_says_what_each_is_for(capsys):
+    commands.run("tf-evonorm", commands.EVONORM, [])
+    text = capsys.readouterr().out
+    for name in commands.EVONORM:
+        assert f"  {name}" in text
+    assert "normalization-activation layers" in text
+
+
+@pytest.mark.parametrize(
+    "given, variant",
+    [("--config=demo", ""), ("--config=demo:smoke", ":smoke"), ("-config=pixpro_r50_imagenet:400", ":400")],
+)
+def test_a_config_is_found_by_its_name(given, variant):
+    flag, _, path = commands.installed(given).partition("=")
+    file, _, after = path.partition(":")
+    assert given.startswith(flag) and pathlib.Path(file).exists() and f":{after}" == (variant or ":")
+
+
+@pytest.mark.parametrize("given", ["--config=demo.py", "--config=nothing_of_ours", "--workdir=demo", "--config"])
+def test_other_arguments_stay_as_they_are(given):
+    assert commands.installed(given) == given
+
+
+def test_an_unknown_binary_is_one_line():
+    with pytest.raises(SystemExit, match=r"one of classify, search, export, benchmark\. Received 'pretrian'"):
+        commands.run("tf-evonorm", commands.EVONORM, ["pretrian"])
+
+
+def test_flags_reach_the_binary(tmp_path):
+    code = "from experiments import commands; commands.pixpro()"
+    arguments = ["predict", f"--saved_model={tmp_path}/none", f"--images={tmp_path}", f"--output={tmp_path}/out"]
+    run = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert run.stderr.strip().splitlines()[-1].startswith("predict: ")

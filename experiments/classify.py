@@ -16,6 +16,7 @@ from tf_evonorm import backbones
 from tf_pixpro import data, loop
 from tf_pixpro.checkpoints import save_backbone
 from tf_pixpro.transfer.classification import ClassificationTask, classifier, half_squared_norm, training_view
+from tf_pixpro.transfer.frozen import Frozen
 
 
 def main(session: sessions.Session):
@@ -23,8 +24,9 @@ def main(session: sessions.Session):
 
     The sections of its config, in data order, are the keyword arguments of: source: `data.source`; held_out: what changes of it for the
     images to be evaluated on; views: `tf_pixpro.transfer.classification.training_view`; evaluation: `held_out_images`; norm_act:
-    `experiments.norm_acts.norm_act`; backbone: the function of `tf_evonorm.backbones` that `name` names; head: `classifier`; schedule:
-    `Schedule`; rate: `learning_rate`; optimizer: Model Garden's optimizer of the type that `type` names; average: its EMAConfig, or
+    `experiments.norm_acts.norm_act`; backbone: the function of `tf_evonorm.backbones` that `name` names; init: checkpoint of the
+    backbone, if any; freeze: mode of `Frozen`, if only the classifier learns; head: `classifier`; schedule: `Schedule`; rate:
+    `learning_rate`; warmup: `warmup`; optimizer: Model Garden's optimizer of the type that `type` names; average: its EMAConfig, or
     None; trainer: `intervals`; runtime: its RuntimeConfig.
 
     Returns:
@@ -55,6 +57,7 @@ def main(session: sessions.Session):
         len(source.class_names),
         label_smoothing=config.label_smoothing,
         logging_dir=session.workdir,
+        init=config.get("init") or None,
     )
     trainer = {
         **build(intervals, "trainer", config.trainer, schedule=schedule),
@@ -79,7 +82,7 @@ def main(session: sessions.Session):
 
 def model(config, num_classes: int) -> tf.keras.Model:
     """The classifier of a config, with new weights."""
-    settings = dict(config.backbone)
+    settings, freeze = dict(config.backbone), config.get("freeze")
     name = settings.pop("name", "resnet")
     known = [key for key in backbones.__all__ if key.islower()]
     if name not in known:
@@ -90,8 +93,10 @@ def model(config, num_classes: int) -> tf.keras.Model:
         settings,
         norm_act=norm_act(**config.norm_act),
         input_size=(*config.views.size, 3) if config.evaluation.get("size") is None else (None, None, 3),
-        kernel_regularizer=half_squared_norm(config.head.get("weight_decay", 0.0)),
+        kernel_regularizer=None if freeze else half_squared_norm(config.head.get("weight_decay", 0.0)),
     )
+    if freeze:
+        backbone = Frozen(backbone, freeze)
     return sessions.build(classifier, "head", config.head, backbone=backbone, num_classes=num_classes)
 
 
@@ -116,28 +121,34 @@ def optimization(config, schedule: Schedule) -> dict:
     settings = dict(config.optimizer)
     kind = settings.pop("type", "sgd")
     rate = sessions.build(learning_rate, "rate", config.rate, schedule=schedule)
-    warmup = {"type": "linear", "linear": {"warmup_steps": schedule.warmup_steps, "warmup_learning_rate": 0.0}}
     return {
         "optimizer": {"type": kind, kind: settings},
         "learning_rate": rate,
         "ema": dict(config.average) if config.average else None,
-        "warmup": warmup if schedule.warmup_steps else {},
+        "warmup": sessions.build(warmup, "warmup", config.get("warmup"), schedule=schedule),
     }
 
 
-def learning_rate(schedule: Schedule, kind="cosine", epochs=None, factor=0.1) -> dict:
+def warmup(schedule: Schedule, start: float = 0.0) -> dict:
+    """Model Garden's WarmupConfig: a linear rise from `start` times the peak."""
+    settings = {"warmup_steps": schedule.warmup_steps, "warmup_learning_rate": start * schedule.peak}
+    return {"type": "linear", "linear": settings} if schedule.warmup_steps else {}
+
+
+def learning_rate(schedule: Schedule, kind="cosine", epochs=None, factor=0.1, end=0.0) -> dict:
     """Model Garden's LrConfig.
 
     Args:
       schedule: of the run.
-      kind: 'cosine', down to 0 after the warm-up; 'step', times `factor` at each of `epochs`; 'exponential', times `factor` every
+      kind: 'cosine', down to `end` after the warm-up; 'step', times `factor` at each of `epochs`; 'exponential', times `factor` every
         `epochs`, in steps, counted from the start; 'constant'.
       epochs: a sequence for 'step', a number for 'exponential'.
-      factor: see `kind`.
+      factor, end: see `kind`.
     """
     peak = schedule.peak
     if kind == "cosine":
         settings = {"initial_learning_rate": peak, "decay_steps": schedule.steps - schedule.warmup_steps}
+        settings.update({"alpha": end / peak} if end else {})
         return {"type": kind, kind: {**settings, "offset": schedule.warmup_steps}}
     if kind == "constant":
         return {"type": kind, kind: {"learning_rate": peak}}

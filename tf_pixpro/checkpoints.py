@@ -9,8 +9,15 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 # Where an encoder may lie in a checkpoint: a backbone file, a training run, a checkpoint of a model or of a Model Garden model.
-# A pyramid in the place of the encoder holds it as its own backbone.
-_PLACES = (("backbone",), ("model", "encoder", "backbone"), ("model", "encoder"), ("encoder",), ("model", "backbone"))
+# A pyramid in the place of the encoder holds it as its own backbone; a frozen backbone holds it as its encoder.
+_PLACES = (
+    ("backbone",),
+    ("model", "encoder", "backbone"),
+    ("model", "encoder"),
+    ("encoder",),
+    ("model", "backbone", "encoder"),
+    ("model", "backbone"),
+)
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _SHOWN = 8
 

@@ -11,6 +11,7 @@ from official.vision.ops import augment as garden
 from official.vision.tasks import image_classification
 
 from tf_pixpro import augment, loop
+from tf_pixpro.checkpoints import load_backbone
 
 
 class ClassificationTask(image_classification.ImageClassificationTask):
@@ -23,6 +24,7 @@ class ClassificationTask(image_classification.ImageClassificationTask):
       num_classes: K.
       label_smoothing: share of the label spread over all classes.
       logging_dir: folder of the checkpoints. Its latest one tells at which step the images go on.
+      init: checkpoint of the encoder, see `tf_pixpro.load_backbone`; None starts from scratch.
 
     The loss is cross-entropy plus what the model's regularizers add. Results are `accuracy` and, with more than five classes,
     `top_5_accuracy`.
@@ -38,6 +40,7 @@ class ClassificationTask(image_classification.ImageClassificationTask):
         num_classes: int,
         label_smoothing: float = 0.0,
         logging_dir=None,
+        init=None,
         name="classification",
     ):
         if not 0 <= label_smoothing < 1:
@@ -48,10 +51,15 @@ class ClassificationTask(image_classification.ImageClassificationTask):
             evaluation=configs.Evaluation(top_k=min(5, num_classes)),
         )
         super().__init__(config, logging_dir=logging_dir, name=name)
-        self._make_model, self._images, self._held_out = model, images, held_out
+        self._make_model, self._images, self._held_out, self._init = model, images, held_out, init
 
     def build_model(self) -> tf.keras.Model:
         return self._make_model()
+
+    def initialize(self, model):
+        """The whole encoder from its checkpoint, or an error that names what does not fit; a resumed run does not come here."""
+        if self._init:
+            load_backbone(getattr(model.backbone, "encoder", model.backbone), self._init)
 
     def build_inputs(self, params, input_context=None) -> tf.data.Dataset:
         if params.is_training:
@@ -63,7 +71,7 @@ def classifier(backbone: tf.keras.Model, num_classes: int, dropout: float = 0.0,
     """Model Garden's classifier on the highest level of a backbone: mean over places, dropout, one dense layer.
 
     Args:
-      backbone: [B, H, W, 3] -> dict of levels.
+      backbone: [B, H, W, 3] -> dict of levels; a `tf_pixpro.transfer.frozen.Frozen` one makes this linear evaluation.
       num_classes: K.
       dropout: share of pooled features dropped in training.
       weight_decay: of the dense kernel, times half its squared norm.

@@ -1,0 +1,53 @@
+"""An encoder that is judged and not taught: the backbone of linear evaluation and of dense probes."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+MODES = ("inference", "training")
+
+
+class Frozen(tf.keras.Model):
+    """An encoder whose weights no optimizer sees: images [B, H, W, 3] -> its levels {'2': [B, h, w, C], ...}, without gradient.
+
+    Args:
+      encoder: a built `tf.keras.Model`; its weights stay its own, to be loaded and saved as those of any encoder.
+      mode: 'inference' normalises with the moving statistics, whatever the model around it does, and changes nothing; 'training' lets
+        a model in training normalise with the batch, and the moving statistics follow.
+
+    Raises:
+      ValueError: if the mode is another one.
+
+    Source: PixPro's linear evaluation. The authors' `main_linear.py` freezes the weights and leaves the network in training mode.
+    """
+
+    def __init__(self, encoder: tf.keras.Model, mode: str = "inference", name="frozen", **kwargs):
+        if mode not in MODES:
+            raise ValueError(f"the mode of a frozen encoder must be {' or '.join(MODES)}. Received mode={mode!r}.")
+        super().__init__(name=name, **kwargs)
+        self.encoder, self.mode = encoder, mode
+        self(tf.keras.Input(encoder.input_shape[1:]))
+
+    def call(self, inputs, training=False):
+        levels = self.encoder(inputs, training=training if self.mode == "training" else False)
+        return {level: tf.stop_gradient(features) for level, features in levels.items()}
+
+    @property
+    def trainable_weights(self):
+        """None: normalizations that are told `trainable=False` would leave training mode, so the weights are hidden instead."""
+        return []
+
+    @property
+    def non_trainable_weights(self):
+        """All of the encoder's."""
+        return self.encoder.weights
+
+    @property
+    def output_specs(self) -> dict:
+        """Level -> `tf.TensorShape`."""
+        return self.encoder.output_specs
+
+    @property
+    def checkpoint_items(self) -> dict:
+        """The encoder, as `tf_pixpro.save_backbone` writes it."""
+        return {"backbone": self.encoder}

@@ -1,9 +1,11 @@
 # `make demo` and `make test` make their own environment on first use; nothing has to be typed before them.
+# PYTHON=python3.12 takes the other TensorFlow generation, in an environment of its own.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-VENV ?= .venv
-CONSTRAINTS ?= constraints/py311.txt
+STACK := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
+VENV ?= $(if $(filter py311,$(STACK)),.venv,.venv-$(STACK))
+CONSTRAINTS ?= constraints/$(STACK).txt
 WORKDIR ?= workdir/demo
-RUN = TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/bin/python
+RUN = TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 
 .PHONY: demo test slow lint wheel clean
 
@@ -14,7 +16,7 @@ test: $(VENV)/installed  ## the quick tests
 	$(RUN) -m pytest -n 2
 
 slow: $(VENV)/installed  ## training runs and process kills
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -n 2 -m slow
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -25,14 +27,16 @@ wheel: $(VENV)/installed  ## build the wheel into dist/ and use it from an envir
 	$(VENV)/bin/pip wheel -q --no-deps -w dist .
 	rm -rf build/wheel-venv && $(PYTHON) -m venv build/wheel-venv
 	build/wheel-venv/bin/pip install -q -c $(CONSTRAINTS) dist/*.whl
-	cd build && TF_CPP_MIN_LOG_LEVEL=2 wheel-venv/bin/python -c "import tf_pixpro, tf_evonorm; print('wheel imports:', tf_pixpro.__version__)"
+	cd build && TF_CPP_MIN_LOG_LEVEL=3 wheel-venv/bin/python -c "import tf_pixpro, tf_evonorm; print('wheel imports:', tf_pixpro.__version__)"
+
+constraints/%.txt:
+	@echo "Python 3.11 or 3.12 is needed. Received $(PYTHON), which is $*. Pass PYTHON=/path/to/python3.11."; exit 1
 
 $(VENV)/installed: setup.py $(CONSTRAINTS)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and f"Python 3.11 is needed. Received {sys.version.split()[0]}. Pass PYTHON=/path/to/python3.11.")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q --disable-pip-version-check -c $(CONSTRAINTS) setuptools -e ".[addons,experiments,test]"
 	$(VENV)/bin/pip check
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf .venv .venv-* build dist

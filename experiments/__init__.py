@@ -10,3 +10,4 @@ os.environ["TF_USE_LEGACY_KERAS"] = "1" if int(version("keras").split(".")[0]) >
 # TensorFlow's own notices are not for the terminal.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 warnings.filterwarnings("ignore", category=FutureWarning)
+warnings.filterwarnings("ignore", message="pkg_resources is deprecated")

@@ -1,6 +1,7 @@
 """Writes what a run has trained, or the encoder of any checkpoint, as a SavedModel that answers without this project.
 
-Of a pre-training run it is the encoder, which gives features; of a classification run the classifier, which gives classes.
+Of a pre-training run it is the encoder, which gives features (of one with a pyramid its backbone); of a classification run the
+classifier, which gives classes.
 
 python -m experiments.export --workdir=workdir/photos --output=workdir/photos/saved_model
 python -m experiments.export --checkpoint=backbone --config=experiments/configs/pixpro_r50_imagenet.py --output=saved_model
@@ -17,7 +18,7 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments import session as sessions
 from experiments.classify import restored
-from experiments.pretrain import pretext_model
+from experiments.pretrain import pretext_encoder
 from tf_pixpro import export_encoder
 from tf_pixpro.export import export_classifier
 
@@ -51,7 +52,8 @@ def export(output, workdir=None, best=False, checkpoint=None, config=None, image
         if "head" in config:
             return _export_classifier(output, os.path.join(workdir, "best") if best else workdir, config, image_size)
         checkpoint = os.path.join(workdir, "best", "backbone") if best else workdir
-    encoder = pretext_model(config, steps=None).encoder
+    encoder = pretext_encoder(config)
+    encoder = getattr(encoder, "backbone", encoder)  # a pyramid is for detectors, which have a serving of their own
     path = export_encoder(checkpoint, output, encoder=encoder, image_size=_sides(image_size or config.views.size))
     levels = ", ".join(sorted(encoder.output))
     return f"{path}: signatures serving_default (image_bytes) and images; levels {levels} and pooled"

@@ -22,6 +22,7 @@ from experiments import session as sessions
 from tf_evonorm import backbones
 from tf_pixpro import LARS, WarmupCosine, WarmupStep, loop, save_backbone
 from tf_pixpro.transfer import c4, data, models, serving, tasks
+from tf_pixpro.transfer.frozen import Frozen
 from tf_pixpro.transfer.precise import PreciseNorm
 
 OPTIMIZERS = {"sgd": tf.keras.optimizers.SGD, "adamw": tf.keras.optimizers.AdamW, "lars": LARS}
@@ -64,8 +65,9 @@ def main(session: sessions.Session):
     The sections of its config, in data order: scenes: `drawn_records`, instead of records of one's own; train_data, validation_data:
     Model Garden's DataConfig; scores: annotation_file and kind, see `tf_pixpro.transfer.scores`; norm_act: name, reach ('backbone' or
     'all') and the layer's arguments; encoder: name and the backbone's arguments; model: kind, the builder's own arguments (fcn) and
-    Model Garden's model configuration; losses: its losses; init: checkpoint of the encoder, '' for none; precise_norm_steps:
-    see `precise_norm`; window: of `SegmentationTask`; schedule: `Schedule`;
+    Model Garden's model configuration; losses: its losses; init: checkpoint of the encoder, '' for none; init_modules: what is read of
+    it, ('backbone',) by default, with 'decoder' and 'head' after a pre-training with `pyramid`; freeze: mode of `Frozen`, if the
+    encoder does not learn; precise_norm_steps: see `precise_norm`; window: of `SegmentationTask`; schedule: `Schedule`;
     optimizer: name and arguments; trainer, runtime: Model Garden's.
 
     Mode 'export' writes the best checkpoint as `saved_model` into the working folder.
@@ -183,6 +185,7 @@ def make_task(config, schedule, params, workdir=None):
         functools.partial(detector, config, params),
         functools.partial(optimizer, config, schedule),
         init=config.init or None,
+        init_modules=tuple(config.get("init_modules") or ("backbone",)),
         logging_dir=workdir,
         **more,
     )
@@ -197,7 +200,9 @@ def detector(config, params):
             f"config.norm_act has name, one of {', '.join(NORMS)}, and reach, backbone or all. Received {name!r}, {reach!r}."
         )
     norm_act = functools.partial(sessions.build, NORMS[name], "norm_act", settings)
-    decay = params.losses.l2_weight_decay
+    decay, freeze = params.losses.l2_weight_decay, config.get("freeze")
+    if freeze and config.model.kind == "mask_rcnn_c4":
+        raise ValueError("R50-C4's heads are part of its encoder, which learns. Received config.freeze. Leave it out.")
     regularizer = tf.keras.regularizers.l2(decay / 2) if decay else None  # as Model Garden halves it
     encoder = _plain(config.encoder)
     made = sessions.build(
@@ -206,11 +211,15 @@ def detector(config, params):
         encoder,
         norm_act=norm_act,
         input_size=(None, None, 3) if KINDS[config.model.kind].any_size else tuple(params.model.input_size),
-        kernel_regularizer=regularizer,
+        kernel_regularizer=None if freeze else regularizer,
     )
     more = {"fcn": _plain(config.model.fcn)} if config.model.get("fcn") else {}
     model = KINDS[config.model.kind].build(
-        made, params.model, norm_act if reach == "all" else None, regularizer, **more
+        Frozen(made, freeze) if freeze else made,
+        params.model,
+        norm_act if reach == "all" else None,
+        regularizer,
+        **more,
     )
     return model, made
 

@@ -5,6 +5,8 @@ brought to 256x192 and scored at 480x360; README says what it gave.
 
 python -m experiments.prepare --format=camvid --root=camvid --split=train --output=records/camvid   (and --split=val)
 python -m experiments.transfer --config=experiments/configs/camvid_fcn_r18.py --workdir=workdir/camvid
+
+Variants: default; probe: the dense linear probe, one 1x1 convolution on level 5 of a frozen encoder in inference mode; smoke, probe-smoke.
 """
 
 from ml_collections import ConfigDict
@@ -13,8 +15,8 @@ from experiments.tiny import shrink
 
 
 def get_config(variant=""):
-    if variant not in ("", "smoke"):
-        raise ValueError(f"the variant must be smoke or none. Received {variant!r}.")
+    if variant not in ("", "smoke", "probe", "probe-smoke"):
+        raise ValueError(f"the variant must be smoke, probe, probe-smoke or none. Received {variant!r}.")
     config = ConfigDict()
     config.seed, config.deterministic = 0, False
     size = [192, 256]
@@ -39,4 +41,9 @@ def get_config(variant=""):
     config.optimizer = {"name": "sgd", "momentum": 0.9}
     config.trainer = {"steps_per_loop": 10, "checkpoint_interval": 100, "validation_interval": 200, "max_to_keep": 2}
     config.runtime = {"distribution_strategy": "mirrored", "mixed_precision_dtype": "float32", "num_gpus": -1}
-    return shrink(config) if variant == "smoke" else config
+    if variant.startswith("probe"):
+        del config.model.fcn
+        config.freeze, config.losses.l2_weight_decay = "inference", 0.0
+        config.schedule.update(steps=300, rate=1.0, warmup_steps=15)
+        config.trainer.update(checkpoint_interval=300, validation_interval=300, max_to_keep=1)
+    return shrink(config) if variant.endswith("smoke") else config

@@ -9,6 +9,8 @@ side 800, in training 0.8 to 1.0 of it), smooth L1 with its widths, a normalizat
 python -m experiments.prepare --format=coco --images=coco/train2017 --annotations=coco/annotations/instances_train2017.json --split=train \\
     --shards=64 --output=records/coco   (and val)
 python -m experiments.transfer --config=experiments/configs/coco_mask_rcnn_r50_fpn_1x.py --config.init=workdir/pixpro/backbone --workdir=W
+
+Variants: default; aligned: the pyramid too comes from --config.init, a run of `pixpro_fpn_r50_imagenet`; smoke.
 """
 
 from ml_collections import ConfigDict
@@ -17,8 +19,8 @@ from experiments.tiny import shrink
 
 
 def get_config(variant=""):
-    if variant not in ("", "smoke"):
-        raise ValueError(f"the variant must be smoke or none. Received {variant!r}.")
+    if variant not in ("", "aligned", "smoke"):
+        raise ValueError(f"the variant must be aligned, smoke or none. Received {variant!r}.")
     config = ConfigDict()
     config.seed, config.deterministic = 0, False
     config.train_data = {"input_path": "records/coco/train-*.tfrecord", "shuffle_buffer_size": 2000}
@@ -40,6 +42,8 @@ def get_config(variant=""):
     }
     config.losses = {"l2_weight_decay": 1e-4}
     config.init = ""
+    if variant == "aligned":
+        config.init_modules = ("backbone", "decoder")
     config.precise_norm_steps = 200
     config.schedule = {"steps": 90000, "batch": 16, "rate": 0.02, "drops": (60000, 80000), "warmup_steps": 1000}
     config.optimizer = {"name": "sgd", "momentum": 0.9}

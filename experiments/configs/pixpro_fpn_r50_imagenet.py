@@ -5,7 +5,7 @@ pyramid has levels 2 to 6, as that of Mask R-CNN, which loads it; level 2 takes 
 
 python -m experiments.pretrain --config=experiments/configs/pixpro_fpn_r50_imagenet.py --workdir=workdir/fpn
 
-`workdir/fpn/backbone` holds backbone and decoder; `tf_pixpro.transfer.pyramid.load_parts` gives them to a detector. Ours, because the
+`workdir/fpn/backbone` holds backbone and decoder; `coco_mask_rcnn_r50_fpn_1x.py:aligned` starts from both. Ours, because the
 paper's is unknown: heads shared over levels, 1024 channels wide. Variants: 100 (default) and 400 epochs, smoke.
 """
 

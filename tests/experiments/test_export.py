@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments.configs import pixpro_r18_photos
+from experiments.configs import compare_r18_photos, pixpro_r18_photos
 from experiments.export import export
-from experiments.pretrain import pretext_model
+from experiments.pretrain import pretext_encoder, pretext_model
 from tf_pixpro import save_backbone
 
 
@@ -43,6 +43,18 @@ def test_a_run_its_best_and_a_checkpoint(run, tmp_path):
     assert answers_as(str(tmp_path / "best"), best)
     export(str(tmp_path / "other"), checkpoint=os.path.join(folder, "best", "backbone"), config=config)
     assert answers_as(str(tmp_path / "other"), best)
+
+
+def test_a_pyramid_is_served_as_its_backbone(tmp_path):
+    config = compare_r18_photos.get_config("fpn-smoke")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(config.to_json_best_effort())
+    encoder = pretext_encoder(config)
+    checkpoint = tf.train.Checkpoint(model=tf.train.Checkpoint(encoder=encoder))  # as a run writes its model
+    tf.train.CheckpointManager(checkpoint, str(tmp_path / "run"), max_to_keep=1).save()
+    line = export(str(tmp_path / "served"), workdir=str(tmp_path / "run"))
+    assert "levels 2, 3, 4, 5 and pooled" in line
+    assert answers_as(str(tmp_path / "served"), encoder.backbone)
 
 
 def test_contradictions_are_told(run, tmp_path):

@@ -106,22 +106,35 @@ class Towers(RetinaNetHead):
         return convolutions, norms, tf.identity
 
 
-def load_parts(detector, path: str) -> list[str]:
+def load_parts(detector, path: str, parts=None) -> list[str]:
     """Fills a detector of Model Garden with what a pre-trained `Pyramid` left: backbone, decoder, and head as far as it has one.
 
     Args:
       detector: a built model with `checkpoint_items`, such as RetinaNet or Mask R-CNN.
       path: what `tf_pixpro.save_backbone` wrote.
+      parts: names of those that must be read, such as ('backbone', 'decoder'); None takes what both have.
 
     Returns:
       Names of the parts that were read; a detector without `head` (Mask R-CNN) gets backbone and decoder.
 
     Raises:
-      ValueError: if a part that both have differs in its variables; nothing is read then. Prediction layers, which only the detector
-        has, stay as they are.
+      ValueError: if a part that both have differs in its variables, or one that must be read is not in both; nothing is read then.
+        Prediction layers, which only the detector has, stay as they are.
     """
     items = dict(detector.checkpoint_items)
-    parts = check_parts(items, path, partial=("head",))
-    for name in parts:
+    wanted = list(items) if parts is None else list(parts)
+    strange = [name for name in wanted if name not in items]
+    if strange or not wanted:
+        raise ValueError(
+            f"parts must be some of the model's, {', '.join(items)}. Received {', '.join(strange) or 'none'} to be read from {path!r}."
+        )
+    found = check_parts({name: items[name] for name in wanted}, path, partial=("head",))
+    missing = [name for name in wanted if name not in found]
+    if missing and parts is not None:
+        raise ValueError(
+            f"the checkpoint must hold {', '.join(wanted)}. Received {path!r} without {', '.join(missing)}. Pre-train with a pyramid "
+            "that has it, or leave it out."
+        )
+    for name in found:
         tf.train.Checkpoint(**{name: items[name]}).read(path).expect_partial().assert_nontrivial_match()
-    return parts
+    return found

@@ -8,6 +8,7 @@ from official.vision.tasks import maskrcnn, retinanet, semantic_segmentation
 from tf_pixpro.checkpoints import load_backbone
 from tf_pixpro.loop import NonFiniteSteps
 from tf_pixpro.transfer import windows
+from tf_pixpro.transfer.pyramid import load_parts
 from tf_pixpro.transfer.scores import coco_scores, mean_of_present
 
 
@@ -20,11 +21,13 @@ class _OfObjects:
       optimizer: () -> Keras optimizer.
       init: checkpoint of the encoder, see `tf_pixpro.load_backbone`; None starts from scratch.
       logging_dir: folder of the run.
+      init_modules: parts of the model that `init` must hold and that are read, of 'backbone', 'decoder' and 'head'; more than the
+        backbone where a `tf_pixpro.transfer.pyramid.Pyramid` was pre-trained.
     """
 
-    def __init__(self, params, build, optimizer, init=None, logging_dir=None, name=None):
+    def __init__(self, params, build, optimizer, init=None, logging_dir=None, name=None, init_modules=("backbone",)):
         super().__init__(params, logging_dir=logging_dir, name=name)
-        self._build, self._make_optimizer, self._init = build, optimizer, init
+        self._build, self._make_optimizer, self._init, self._init_modules = build, optimizer, init, tuple(init_modules)
 
     def build_model(self):
         self._model, self.encoder = self._build()
@@ -39,9 +42,14 @@ class _OfObjects:
         return optimizer
 
     def initialize(self, model):
-        """The whole encoder from its checkpoint, or an error that names what does not fit; a resumed run does not come here."""
-        if self._init:
-            load_backbone(self.encoder, self._init)
+        """The whole encoder, and other parts if asked for, from a checkpoint, or an error that names what does not fit.
+
+        A resumed run does not come here.
+        """
+        if self._init and self._init_modules == ("backbone",):
+            load_backbone(self.encoder, self._init)  # wherever it lies in the checkpoint
+        elif self._init:
+            load_parts(model, self._init, self._init_modules)
 
     def build_inputs(self, params, input_context=None):
         own = self.task_config.train_data if params.is_training else self.task_config.validation_data

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from official.vision.configs import retinanet
 from official.vision.modeling.decoders.fpn import FPN
 from official.vision.modeling.heads.dense_prediction_heads import RetinaNetHead
 
@@ -10,6 +11,7 @@ import tf_evonorm
 from tf_pixpro import LARS, PixelPropagation, PixPro, ProjectionHead, load_backbone, save_backbone
 from tf_pixpro.geometry import positive_mask
 from tf_pixpro.losses import pixel_consistency
+from tf_pixpro.transfer import tasks
 from tf_pixpro.transfer.pyramid import Pyramid, load_parts, pyramid
 
 LEVELS = ("3", "4", "5", "6")
@@ -136,6 +138,35 @@ def test_a_detector_without_head_and_one_of_other_levels(trained):
         load_parts(other, path)
     for weight, old in zip(other.checkpoint_items["backbone"].weights, before):
         np.testing.assert_array_equal(weight, old)
+
+
+def test_parts_are_read_by_name_or_none_at_all(trained, tmp_path):
+    pretext, _, path = trained
+    detector = Detector()
+    head = detector.checkpoint_items["head"]
+    params, optimizer = retinanet.RetinaNetTask(), tf.keras.optimizers.SGD
+    before = [w.numpy() for w in head.weights]
+
+    def task(init, *parts):
+        encoder = detector.checkpoint_items["backbone"]
+        made = tasks.RetinaNetTask(params, lambda: (detector, encoder), optimizer, init, init_modules=parts)
+        return made, made.build_model()
+
+    alone = save_backbone(backbone(), str(tmp_path / "backbone"))
+    ours, model = task(alone, "backbone", "decoder")
+    weights = [w.numpy() for w in detector.checkpoint_items["backbone"].weights]
+    with pytest.raises(ValueError, match=r"must hold backbone, decoder\. Received .* without decoder"):
+        ours.initialize(model)
+    for one, two in zip(weights, detector.checkpoint_items["backbone"].weights):
+        np.testing.assert_array_equal(one, two)
+    ours, model = task(path, "backbone", "decoder")
+    ours.initialize(model)
+    for one, two in zip(pretext.encoder.decoder.weights, detector.checkpoint_items["decoder"].weights):
+        np.testing.assert_array_equal(one, two)
+    for one, two in zip(before, head.weights):
+        np.testing.assert_array_equal(one, two)
+    with pytest.raises(ValueError, match=r"some of the model's, backbone, decoder\. Received head"):
+        load_parts(Detector(head=False), path, ("backbone", "head"))
 
 
 def test_the_momentum_copy_is_equal_and_apart():

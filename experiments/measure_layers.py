@@ -3,6 +3,7 @@
 Every number of one table comes from one process, rounds interleaved, median of the rounds; read the ratios, because
 milliseconds move with what else the machine does. "plain" is the paper's formula as one would write it in TensorFlow
 (`tf.math.reduce_variance` and automatic gradients). "kept" is what the forward pass leaves for the backward pass, in units of the input.
+"limit" is the time in which -x, one reading and one writing, would move the bytes that a layer must move if nothing stays in a cache.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ LAYERS = {
     "FilterResponseNormAct": tf_evonorm.FilterResponseNormAct,
 }
 SHAPES = ("32x56x56x64", "32x28x28x256", "32x7x7x2048")
+# Readings and writings of a whole input. Forward: statistics read x, the formula reads x and writes y. Backward: sums read x and dy, the
+# formula reads both and writes dx.
+PASSES = {"forward": 3, "both": 8}
 
 
 def plain(layer: str, x, gamma, beta, v, groups: int = 32, epsilon: float = 1e-5):
@@ -134,10 +138,11 @@ def _measured_together(names, shape, dtype, mode, rounds):
             groups = getattr(layer, "fitting_groups", 1)
             cases[name, "plain"] = functools.partial(plain, name, gamma=gamma, beta=beta, v=v, groups=groups), []
     runs = {case: steps(*cases[case], mode, x) for case in cases}
+    runs["copy"] = steps(tf.negative, [], mode, x)[:1]
     for run in runs.values():
         for step in run:
             step(x, dy)
-    times = {case: ([], []) for case in cases}
+    times = {case: ([], []) for case in runs}
     for _ in range(rounds):
         for case, run in runs.items():
             for step, taken in zip(run, times[case]):
@@ -145,7 +150,7 @@ def _measured_together(names, shape, dtype, mode, rounds):
                 result = step(x, dy)
                 taken.append(time.perf_counter() - start)
                 del result
-    medians = {case: [1e3 * float(np.median(taken)) for taken in pair] for case, pair in times.items()}
+    medians = {case: [1e3 * float(np.median(taken)) for taken in pair if taken] for case, pair in times.items()}
     rows = []
     for name in names:
         row = {"layer": name, "shape": shape, "dtype": dtype, "mode": mode}
@@ -153,6 +158,7 @@ def _measured_together(names, shape, dtype, mode, rounds):
         for i, part in enumerate(("forward", "both")):
             row[f"{part}/bn"] = medians[name][i] / medians["BatchNormAct"][i]
             row[f"plain/{part}"] = medians[name, "plain"][i] / medians[name][i] if (name, "plain") in medians else None
+            row[f"{part}/limit"] = medians[name][i] / (medians["copy"][0] * PASSES[part] / 2)
         row["kept"] = kept_bytes(*cases[name], x) / (x.shape.num_elements() * x.dtype.size)
         if (name, "plain") in medians:
             row["plain kept"] = kept_bytes(*cases[name, "plain"], x) / (x.shape.num_elements() * x.dtype.size)
@@ -171,6 +177,8 @@ COLUMNS = {
     "both/bn": "both / BN",
     "plain/forward": "plain / ours, forward",
     "plain/both": "plain / ours, both",
+    "forward/limit": "forward / limit",
+    "both/limit": "both / limit",
     "kept": "kept / input",
     "plain kept": "plain's kept / input",
 }

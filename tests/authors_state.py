@@ -1,5 +1,8 @@
 """The authors' state, as the reference archives hold it, put into our pretext model."""
 
+from reference import notes
+
+from experiments import convert
 from tf_pixpro import authors
 
 
@@ -21,3 +24,10 @@ def is_pixel_part(name: str) -> bool:
     """Whether a state entry belongs to the pixel task and is a number that we keep."""
     parts = ("encoder.", "encoder_k.", "projector.", "projector_k.", "value_transform.")
     return name.startswith(parts) and not name.endswith("num_batches_tracked")
+
+
+def published(archive) -> dict:
+    """A published file of a reference case, with its options."""
+    state = {f"module.{n.removeprefix('state/')}": archive[n] for n in archive if n.startswith("state/")}
+    recipe = {"aug": "BYOL", "base_learning_rate": 1.0, "warmup_epoch": 1, "weight_decay": 1e-5, "arch": "resnet50"}
+    return {"opt": {**notes(archive)["args"], "num_instances": convert.IMAGENET, **recipe}, "model": state}

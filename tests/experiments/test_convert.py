@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import authors_state
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,22 +20,6 @@ CASES = [
     "pixpro_ins_t2_224",
     *(pytest.param(t, marks=pytest.mark.slow) for t in ("pixpro_t1_64", "pixpro_r50_t0_96x128")),
 ]
-
-
-def theirs(given) -> dict:
-    """A published file of a reference case, with its options."""
-    meta = notes(given)
-    state = {f"module.{n.removeprefix('state/')}": given[n] for n in given if n.startswith("state/")}
-    opt = {
-        **meta["args"],
-        "num_instances": convert.IMAGENET,
-        "aug": "BYOL",
-        "base_learning_rate": 1.0,
-        "warmup_epoch": 1,
-        "weight_decay": 1e-5,
-        "arch": "resnet50",
-    }
-    return {"opt": opt, "model": state}
 
 
 def restored(folder):
@@ -68,7 +53,7 @@ def float32_recipe(monkeypatch):
 @pytest.mark.parametrize("tag", CASES)
 def test_a_converted_model_gives_the_authors_numbers(golden, tmp_path, tag, float32_recipe):
     given, expected = golden(f"pixpro/c_{tag}_in.npz"), golden(f"pixpro/c_{tag}_out.npz")
-    meta, published = notes(given), theirs(given)
+    meta, published = notes(given), authors_state.published(given)
     pth.write(tmp_path / "theirs.pth", published)
     told = convert.convert(str(tmp_path / "theirs.pth"), str(tmp_path / "ours"))
     assert "weights at step 0" in told
@@ -96,7 +81,7 @@ def test_a_converted_model_gives_the_authors_numbers(golden, tmp_path, tag, floa
 
 @pytest.mark.parametrize("module", ["module.", pytest.param("", marks=pytest.mark.slow)])
 def test_a_training_file_goes_on_with_its_buffers(golden, tmp_path, module, float32_recipe):
-    published = theirs(golden("pixpro/c_train3_lars_in.npz"))
+    published = authors_state.published(golden("pixpro/c_train3_lars_in.npz"))
     state = {name.removeprefix("module."): value for name, value in published["model"].items()}
     random = np.random.default_rng(0)
     learned = [n for n in state if "_k." not in n and n.endswith(("weight", "bias"))]
@@ -132,7 +117,7 @@ def test_a_training_file_goes_on_with_its_buffers(golden, tmp_path, module, floa
 
 
 def test_half_precision_runs_find_their_optimizer(golden, tmp_path):
-    pth.write(tmp_path / "theirs.pth", theirs(golden("pixpro/c_train3_lars_in.npz")))
+    pth.write(tmp_path / "theirs.pth", authors_state.published(golden("pixpro/c_train3_lars_in.npz")))
     convert.convert(str(tmp_path / "theirs.pth"), str(tmp_path / "ours"))
     reader = tf.train.load_checkpoint(str(tmp_path / "ours"))
     assert any("loss_scale" in key for key in reader.get_variable_to_shape_map())
@@ -160,7 +145,7 @@ def test_pytorchs_own_file_converts(golden, tmp_path, float32_recipe):
     import collections
 
     given = golden("pixpro/c_pixpro_t1_64_in.npz")
-    published = theirs(given)
+    published = authors_state.published(given)
     state = collections.OrderedDict((n, torch.tensor(np.asarray(v))) for n, v in published["model"].items())
     for legacy in (True, False):
         tree = {"opt": argparse.Namespace(**published["opt"]), "model": state}
@@ -174,7 +159,7 @@ def test_pytorchs_own_file_converts(golden, tmp_path, float32_recipe):
 
 
 def test_files_of_something_else_are_told_what_they_lack(golden, tmp_path):
-    published = theirs(golden("pixpro/c_pixpro_t1_64_in.npz"))
+    published = authors_state.published(golden("pixpro/c_pixpro_t1_64_in.npz"))
     weights = published["model"]
 
     def without(*parts):

@@ -150,10 +150,26 @@ def test_a_segmenter_trains_goes_on_and_is_served(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_detector_trains_on_two_replicas_is_scored_and_served(tmp_path, two_replicas):
-    config = config_of("bccd_retinanet_r18")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_trains_on_one_and_two_replicas_and_is_served(tmp_path, two_replicas, name):
+    config = config_of(name)
+    config.schedule.steps = 2
+    run(config, tmp_path, "train")
+    config.schedule.steps = 4
     _, results = run(config, tmp_path, strategy=two_replicas)
-    assert {"AP", "AP50", "AP75"} <= set(results) and 0 <= results["AP50"] <= 1
+    score = "mean_iou" if config.model.kind == "segmenter" else "AP50"
+    assert 0 <= results[score] <= 1 and np.isfinite(results["validation_loss"])
+    run(config, tmp_path, "export")
+    served = tf.saved_model.load(str(tmp_path / "saved_model"))
+    found = served.signatures["image_tensor"](tf.zeros([1, 128, 128, 3], tf.uint8))
+    assert "logits" in found if config.model.kind == "segmenter" else "detection_boxes" in found
+    assert ("detection_masks" in found) == bool(config.model.get("include_mask", config.model.kind.startswith("mask")))
+
+
+@pytest.mark.slow
+def test_a_served_detector_draws_what_it_finds(tmp_path):
+    config = config_of("bccd_retinanet_r18")
+    run(config, tmp_path)
     run(config, tmp_path, "export")
     images = tmp_path / "records" / "validation"
     for mask in images.glob("*_classes.png"):

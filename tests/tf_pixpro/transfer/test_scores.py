@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from official.vision.ops import mask_ops
+from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -95,7 +97,7 @@ def test_boxes_score_as_pycocotools_scores_them(shared_data):
 def test_masks_score_as_pycocotools_scores_them(shared_data):
     path = str(shared_data("coco_sub") / "annotations" / "instances_val.json")
     owner = COCO(path)
-    evaluator = scores.coco_scores("coco", path, masks=True)
+    evaluator, random = scores.coco_scores("coco", path, masks=True), np.random.default_rng(0)
     results = []
     for image in owner.loadImgs(sorted(owner.getImgIds())[:8]):
         boxes, classes, masks, size = [], [], [], (image["height"], image["width"])
@@ -105,30 +107,30 @@ def test_masks_score_as_pycocotools_scores_them(shared_data):
                 continue
             boxes.append([x, y, width, height])
             classes.append(annotation["category_id"])
-            masks.append(np.ones((28, 28)))  # a mask that fills its box
+            # Logits of a mask that fills its box but for one corner, of another size each time.
+            masks.append(np.where(np.add.outer(np.arange(28), np.arange(28)) < random.integers(0, 30), -1.0, 1.0))
         rest = 10 - len(boxes)  # padded as detectors pad
         padded = (boxes + [[0, 0, 0, 0]] * rest, classes + [0] * rest, [0.9] * len(boxes) + [0.0] * rest)
         evaluator.update_state(*batch(image["id"], *padded, size, masks=np.array(masks + [np.zeros((28, 28))] * rest)))
         results += [
-            {"image_id": image["id"], "category_id": c, "score": 0.9, "segmentation": _filled(box, size)}
-            for box, c in zip(boxes, classes)
+            {"image_id": image["id"], "category_id": c, "score": 0.9, "segmentation": _pasted(mask, box, size)}
+            for mask, box, c in zip(masks, boxes, classes)
         ]
-    # One more pixel on the right and below is how a mask of the head is pasted, so that the comparison is not to the last digit.
     plain = COCOeval(owner, owner.loadRes(results), "segm")
     plain.params.imgIds = sorted(owner.getImgIds())[:8]
     plain.evaluate()
     plain.accumulate()
     plain.summarize()
-    assert abs(evaluator.result()["mask_AP50"] - plain.stats[1]) < 0.03 and plain.stats[1] > 0.1
+    ours = evaluator.result()
+    names = ["AP", "AP50", "AP75", "APs", "APm", "APl", "ARmax1", "ARmax10", "ARmax100", "ARs", "ARm", "ARl"]
+    np.testing.assert_allclose([ours[f"mask_{name}"] for name in names], plain.stats, atol=1e-6)
+    assert 0.1 < plain.stats[1] < 0.9
 
 
-def _filled(box, size):
-    from pycocotools import mask
-
-    filled = np.zeros(size, np.uint8, order="F")
-    x, y, width, height = box
-    filled[y : y + height, x : x + width] = 1
-    outline = mask.encode(filled)
+def _pasted(logits, box, size):
+    """The run lengths of a mask in its image, pasted as Model Garden pastes it: where the resized logits are positive."""
+    whole = mask_ops.paste_instance_masks(np.float32(logits)[None], np.float32([box]), *size)[0] > 0
+    outline = mask.encode(np.asfortranarray(whole, np.uint8))
     return {"size": outline["size"], "counts": outline["counts"].decode()}
 
 

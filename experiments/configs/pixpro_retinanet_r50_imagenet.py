@@ -5,7 +5,8 @@ Class and box tower of RetinaNet's head, four convolutions each, shared over lev
 
 python -m experiments.pretrain --config=experiments/configs/pixpro_retinanet_r50_imagenet.py --workdir=workdir/retinanet
 
-`workdir/retinanet/backbone` holds backbone, decoder and head; `coco_retinanet_r50_fpn_1x.py:aligned` starts from all three. Ours, because the paper's is unknown: heads of the task shared over levels and towers, 1024 channels wide.
+`workdir/retinanet/backbone` holds backbone, decoder and head; `coco_retinanet_r50_fpn_1x.py:aligned` starts from all three. Ours, because
+the paper's is unknown: heads of the task shared over levels and towers, 1024 channels wide.
 Variants: 100 (default) and 400 epochs, smoke.
 """
 

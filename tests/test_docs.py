@@ -1,0 +1,63 @@
+"""The API reference can be built, holds every public name, and its links lead somewhere; so do those of the README."""
+
+import html.parser
+import inspect
+import pathlib
+import re
+
+import pdoc
+import pdoc.render
+import pytest
+
+import tf_evonorm
+import tf_pixpro
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+class Page(html.parser.HTMLParser):
+    """The links and the anchors of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.anchors = set(), set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "a" and attrs.get("href"):
+            self.links.add(attrs["href"])
+        if attrs.get("id"):
+            self.anchors.add(attrs["id"])
+
+
+@pytest.mark.slow
+def test_the_reference(tmp_path):
+    files = [path.relative_to(ROOT) for name in ("tf_pixpro", "tf_evonorm") for path in (ROOT / name).rglob("*.py")]
+    modules = {".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files}
+    pdoc.render.configure(docformat="google")
+    pdoc.pdoc(*sorted(modules), output_directory=tmp_path)
+    pages = {path.relative_to(tmp_path): Page(path.read_text()) for path in tmp_path.rglob("*.html")}
+    for package in (tf_pixpro, tf_evonorm):
+        names = {name for name in package.__all__ if not inspect.ismodule(getattr(package, name))} - {"__version__"}
+        assert names <= pages[pathlib.Path(f"{package.__name__}.html")].anchors
+    broken = set()
+    for path, page in pages.items():
+        for link in page.links:
+            if re.match(r"\w+:", link):
+                continue
+            file, _, anchor = link.partition("#")
+            target = (tmp_path / path.parent / file).resolve().relative_to(tmp_path.resolve()) if file else path
+            # What a class has from elsewhere is listed by the page without an entry of its own, so the class must be there.
+            owner = anchor.partition(".")[0]
+            known = not anchor or owner.startswith("_") or owner in pages.get(target, page).anchors
+            if target not in pages or not known:
+                broken.add((str(path), link))
+    assert not broken
+
+
+def test_the_links_of_the_readme():
+    text = (ROOT / "README.md").read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]

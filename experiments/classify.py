@@ -25,7 +25,7 @@ def main(session: sessions.Session):
     The sections of its config, in data order, are the keyword arguments of: source: `data.source`; held_out: what changes of it for the
     images to be evaluated on; views: `tf_pixpro.transfer.classification.training_view`; evaluation: `held_out_images`; norm_act:
     `experiments.norm_acts.norm_act`; backbone: the function of `tf_evonorm.backbones` that `name` names; init: checkpoint of the
-    backbone, if any; freeze: mode of `Frozen`, if only the classifier learns; head: `classifier`; schedule: `Schedule`; rate:
+    backbone, if any; freeze: `Frozen`, if only the classifier learns; head: `classifier`; schedule: `Schedule`; rate:
     `learning_rate`; warmup: `warmup`; optimizer: Model Garden's optimizer of the type that `type` names; average: its EMAConfig, or
     None; trainer: `intervals`; runtime: its RuntimeConfig.
 
@@ -96,7 +96,7 @@ def model(config, num_classes: int) -> tf.keras.Model:
         kernel_regularizer=None if freeze else half_squared_norm(config.head.get("weight_decay", 0.0)),
     )
     if freeze:
-        backbone = Frozen(backbone, freeze)
+        backbone = sessions.build(Frozen, "freeze", freeze, encoder=backbone)
     return sessions.build(classifier, "head", config.head, backbone=backbone, num_classes=num_classes)
 
 

@@ -195,7 +195,7 @@ def draw(table: dict, path: str):
         axes.set(title=title, xlabel="%")
         axes.grid(alpha=0.3, axis="x")
     panels[0].set_yticks(range(len(TASKS)), list(TASKS.values()))
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(TASKS) - 0.5, -0.5)
     figure.tight_layout()
     figure.savefig(path)
     pyplot.close(figure)

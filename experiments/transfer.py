@@ -66,8 +66,8 @@ def main(session: sessions.Session):
     Model Garden's DataConfig; scores: annotation_file and kind, see `tf_pixpro.transfer.scores`; norm_act: name, reach ('backbone' or
     'all') and the layer's arguments; encoder: name and the backbone's arguments; model: kind, the builder's own arguments (fcn) and
     Model Garden's model configuration; losses: its losses; init: checkpoint of the encoder, '' for none; init_modules: what is read of
-    it, ('backbone',) by default, with 'decoder' and 'head' after a pre-training with `pyramid`; freeze: mode of `Frozen`, if the
-    encoder does not learn; precise_norm_steps: see `precise_norm`; window: of `SegmentationTask`; schedule: `Schedule`;
+    it, ('backbone',) by default, with 'decoder' and 'head' after a pre-training with `pyramid`; freeze: `Frozen`, if the encoder
+    does not learn; precise_norm_steps: see `precise_norm`; window: of `SegmentationTask`; schedule: `Schedule`;
     optimizer: name and arguments; trainer, runtime: Model Garden's.
 
     Mode 'export' writes the best checkpoint as `saved_model` into the working folder.
@@ -120,6 +120,12 @@ class Schedule:
     drops: tuple | None = None
     warmup_steps: int = 0
     warmup_factor: float = 1000.0
+
+    def __post_init__(self):
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(
+                f"config.schedule needs steps and batch of 1 or more. Received steps={self.steps}, batch={self.batch}."
+            )
 
     @property
     def learning_rate(self):
@@ -215,7 +221,7 @@ def detector(config, params):
     )
     more = {"fcn": _plain(config.model.fcn)} if config.model.get("fcn") else {}
     model = KINDS[config.model.kind].build(
-        Frozen(made, freeze) if freeze else made,
+        sessions.build(Frozen, "freeze", _plain(freeze), encoder=made) if freeze else made,
         params.model,
         norm_act if reach == "all" else None,
         regularizer,

@@ -6,7 +6,8 @@ brought to 256x192 and scored at 480x360; README says what it gave.
 python -m experiments.prepare --format=camvid --root=camvid --split=train --output=records/camvid   (and --split=val)
 python -m experiments.transfer --config=experiments/configs/camvid_fcn_r18.py --workdir=workdir/camvid
 
-Variants: default; probe: the dense linear probe, one 1x1 convolution on level 5 of a frozen encoder in inference mode; smoke, probe-smoke.
+Variants: default; smoke; probe, probe-smoke: the dense linear probe, one 1x1 convolution on the standardized level 5 of a frozen encoder in
+inference mode.
 """
 
 from ml_collections import ConfigDict
@@ -43,7 +44,8 @@ def get_config(variant=""):
     config.runtime = {"distribution_strategy": "mirrored", "mixed_precision_dtype": "float32", "num_gpus": -1}
     if variant.startswith("probe"):
         del config.model.fcn
-        config.freeze, config.losses.l2_weight_decay = "inference", 0.0
-        config.schedule.update(steps=300, rate=1.0, warmup_steps=15)
+        config.freeze = {"mode": "inference", "standardize": True}
+        config.losses.l2_weight_decay = 0.0
+        config.schedule.update(steps=300, rate=0.5, warmup_steps=15)
         config.trainer.update(checkpoint_interval=300, validation_interval=300, max_to_keep=1)
     return shrink(config) if variant.endswith("smoke") else config

@@ -6,7 +6,7 @@ Expected top-1 (notes on the paper): PixPro, 100 epochs, 55.1; with the instance
 
 python -m experiments.classify --config=experiments/configs/linear_r50_imagenet.py --config.init=workdir/r50/backbone --workdir=workdir/linear
 
-The encoder runs in inference mode; --config.freeze=training is the authors' way, whose normalizations use the batch and keep moving.
+The encoder runs in inference mode; --config.freeze.mode=training is the authors' way, whose normalizations use the batch and keep moving.
 Differences: TensorFlow's SGD has the rate inside its momentum, PyTorch's outside; bfloat16, not float16. Variants: default; smoke.
 """
 
@@ -26,7 +26,7 @@ def get_config(variant=""):
     config.norm_act = {"layer": "bn_relu"}
     config.backbone = {"name": "resnet", "depth": 50}
     config.init = ""
-    config.freeze = "inference"
+    config.freeze = {"mode": "inference", "standardize": False}
     config.head = {"dropout": 0.0, "weight_decay": 0.0}
     config.label_smoothing = 0.0
     config.schedule = {"batch": 256, "epochs": 100.0, "base_rate": 30.0, "warmup_epochs": 5.0}

@@ -25,7 +25,8 @@ def test_the_protocol():
     assert (rule["name"], rule["momentum"], rule["nesterov"], rule["decay"]) == ("SGD", 0.9, False, 0.0)
     assert not config.head.weight_decay and not config.average
     photos = linear_r18_photos.get_config()
-    for section in ("freeze", "head", "optimizer", "rate", "warmup", "label_smoothing", "evaluation"):
+    assert config.freeze.to_dict() == {"mode": "inference", "standardize": False}
+    for section in ("head", "optimizer", "rate", "warmup", "label_smoothing", "evaluation"):
         assert photos[section] == config[section], section
     for module in (linear_r50_imagenet, linear_r18_photos):
         with pytest.raises(ValueError, match="Received 'tiny'"):
@@ -59,7 +60,7 @@ def test_the_encoder_comes_out_as_it_went_in(tmp_path):
 @pytest.mark.parametrize("module", [linear_r50_imagenet, linear_r18_photos])
 def test_the_authors_mode_moves_the_statistics(module, tmp_path):
     config = module.get_config("smoke")
-    config.freeze = "training"
+    config.freeze.mode = "training"
     model, results = classify.main(session.start_session(config, str(tmp_path)))
     fresh = {w.name: w.numpy() for w in classify.model(config, 8).backbone.encoder.weights}
     moved = [w.name for w in model.backbone.encoder.weights if "moving_mean" in w.name and np.any(w.numpy() != 0)]

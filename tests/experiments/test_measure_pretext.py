@@ -76,7 +76,11 @@ def test_each_encoder_is_trained_once_and_judged_by_all(tmp_path, calls, capsys)
     ] * 3
     linear, probe, finetuned, pretraining = (call[1] for call in calls[:4])
     assert linear.source.path == pretraining.source.path == "photos.zip" and pretraining.schedule.epochs == 3
-    assert linear.freeze == probe.freeze == "inference" and "freeze" not in finetuned and "pyramid" in pretraining
+    assert (
+        linear.freeze.mode == probe.freeze.mode == "inference"
+        and "freeze" not in finetuned
+        and "pyramid" in pretraining
+    )
     assert probe.train_data.input_path == finetuned.train_data.input_path == "camvid/train-*.tfrecord"
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.index")] == ["fpn-1/pretrain/backbone.index"]
     assert "| PixPro on FPN | 10.0 | 20.0 | 30.0 | 30.0 |" in capsys.readouterr().out

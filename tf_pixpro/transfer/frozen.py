@@ -15,21 +15,35 @@ class Frozen(tf.keras.Model):
       mode: 'inference' normalises with the moving statistics, whatever the model around it does, and changes nothing; 'training' lets
         a model in training normalise with the batch, and the moving statistics follow.
 
+      standardize: whether the highest level is brought to mean 0 and variance 1 by channel, with moving statistics of the batches that
+        the model around it is trained on. A linear layer on it stays one, and the same learning rate fits encoders whose features differ
+        in size.
+
     Raises:
       ValueError: if the mode is another one.
 
-    Source: PixPro's linear evaluation. The authors' `main_linear.py` freezes the weights and leaves the network in training mode.
+    Source: PixPro's linear evaluation, which does not standardize. The authors' `main_linear.py` freezes the weights and leaves the
+      network in training mode. Standardizing is usual for linear probes elsewhere (He et al. 2021, Masked Autoencoders, appendix A.1).
     """
 
-    def __init__(self, encoder: tf.keras.Model, mode: str = "inference", name="frozen", **kwargs):
+    def __init__(
+        self, encoder: tf.keras.Model, mode: str = "inference", standardize: bool = False, name="frozen", **kwargs
+    ):
         if mode not in MODES:
             raise ValueError(f"the mode of a frozen encoder must be {' or '.join(MODES)}. Received mode={mode!r}.")
         super().__init__(name=name, **kwargs)
-        self.encoder, self.mode = encoder, mode
+        self.encoder, self.mode, self.norm = encoder, mode, None
+        if standardize:
+            self.norm = tf.keras.layers.BatchNormalization(
+                momentum=0.9, epsilon=1e-5, center=False, scale=False, synchronized=True, name="standardize"
+            )
         self(tf.keras.Input(encoder.input_shape[1:]))
 
     def call(self, inputs, training=False):
         levels = self.encoder(inputs, training=training if self.mode == "training" else False)
+        if self.norm is not None:
+            highest = max(levels)
+            levels = {**levels, highest: self.norm(levels[highest], training=training)}
         return {level: tf.stop_gradient(features) for level, features in levels.items()}
 
     @property
@@ -39,8 +53,8 @@ class Frozen(tf.keras.Model):
 
     @property
     def non_trainable_weights(self):
-        """All of the encoder's."""
-        return self.encoder.weights
+        """All of the encoder's, and the statistics that standardize."""
+        return self.encoder.weights + (self.norm.weights if self.norm is not None else [])
 
     @property
     def output_specs(self) -> dict:

@@ -36,6 +36,23 @@ def test_only_the_classifier_learns(mode, moves):
     np.testing.assert_allclose(model(IMAGES, training=False), now, atol=1e-5)
 
 
+def test_standardized_features_have_mean_0_and_variance_1_and_only_their_statistics_move():
+    inner = encoder()
+    frozen = Frozen(inner, standardize=True)
+    frozen.norm.momentum = 0.0  # the moving statistics are those of the last batch
+    before = [w.numpy() for w in inner.weights]
+    raw, levels = inner(IMAGES, training=False), frozen(IMAGES, training=True)
+    cells = raw["3"].numpy().reshape(-1, 16)
+    wanted = (cells - cells.mean(0)) / np.sqrt(cells.var(0) + 1e-5)
+    for training in (True, False):
+        found = frozen(IMAGES, training=training)["3"].numpy().reshape(-1, 16)
+        np.testing.assert_allclose(found, wanted, rtol=1e-2, atol=1e-3)
+    np.testing.assert_array_equal(levels["2"], raw["2"])
+    assert not frozen.trainable_weights and len(frozen.non_trainable_weights) == len(inner.weights) + 2
+    for one, other in zip(before, inner.weights):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_it_is_saved_and_found_as_the_encoder_it_is(tmp_path):
     inner, again = encoder(), encoder()
     frozen = Frozen(inner)

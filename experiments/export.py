@@ -52,9 +52,14 @@ def export(output, workdir=None, best=False, checkpoint=None, config=None, image
         if "head" in config:
             return _export_classifier(output, os.path.join(workdir, "best") if best else workdir, config, image_size)
         checkpoint = os.path.join(workdir, "best", "backbone") if best else workdir
+    if "views" not in config:
+        raise ValueError(
+            f"--workdir must be the folder of a run of pretrain or classify. Received {workdir!r}, whose config.json has no views."
+        )
+    size = _sides(image_size or config.views.size)
     encoder = pretext_encoder(config)
     encoder = getattr(encoder, "backbone", encoder)  # a pyramid is for detectors, which have a serving of their own
-    path = export_encoder(checkpoint, output, encoder=encoder, image_size=_sides(image_size or config.views.size))
+    path = export_encoder(checkpoint, output, encoder=encoder, image_size=size)
     levels = ", ".join(sorted(encoder.output))
     return f"{path}: signatures serving_default (image_bytes) and images; levels {levels} and pooled"
 

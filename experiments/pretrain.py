@@ -86,8 +86,8 @@ def pretext_model(config, steps: int) -> PixPro:
 def pretext_encoder(config) -> tf.keras.Model:
     """The encoder of a config; new weights."""
     build = sessions.build
-    norm_act = functools.partial(build, BatchNormAct, "norm_act", config.norm_act)
-    encoder = build(resnet, "encoder", config.encoder, norm_act=norm_act)
+    norm_act = functools.partial(build, BatchNormAct, "norm_act", config.get("norm_act"))
+    encoder = build(resnet, "encoder", config.get("encoder"), norm_act=norm_act)
     if "pyramid" not in config:
         return encoder
     from tf_pixpro.transfer.pyramid import pyramid  # Model Garden's vision part takes ten seconds to import

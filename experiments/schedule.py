@@ -25,6 +25,13 @@ class Schedule:
     base_rate: float
     warmup_epochs: float = 5
 
+    def __post_init__(self):
+        if self.batch < 1 or self.epochs <= 0 or self.warmup_epochs < 0:
+            raise ValueError(
+                "config.schedule needs a batch of 1 or more, epochs above 0 and warmup_epochs of 0 or more. "
+                f"Received batch={self.batch}, epochs={self.epochs}, warmup_epochs={self.warmup_epochs}."
+            )
+
     @property
     def epoch(self) -> int:
         """Steps of an epoch."""

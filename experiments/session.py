@@ -18,6 +18,7 @@ from official.common import distribute_utils
 from official.modeling import performance
 
 MODES = ("train", "eval", "train_and_eval")
+PRECISIONS = ("float32", "bfloat16", "float16")
 # Sections that may change between two starts in one working folder; all others make it another experiment.
 _FREE = ("runtime", "trainer", "evaluation", "pictures")
 
@@ -109,7 +110,7 @@ def start_session(config: ConfigDict, workdir: str, mode: str = "train_and_eval"
         num_packs=runtime.get("num_packs", 1),
         tpu_address=runtime.get("tpu"),
     )
-    performance.set_mixed_precision_policy(tf.as_dtype(runtime.get("mixed_precision_dtype") or "float32"))
+    performance.set_mixed_precision_policy(tf.as_dtype(_precision(runtime)))
     session = Session(config, os.path.abspath(workdir) if "://" not in workdir else workdir, mode, strategy)
     tf.io.gfile.makedirs(session.workdir)
     _log_into(session)
@@ -185,6 +186,15 @@ def _log_into(session):
     handler = std_logging.FileHandler(os.path.join(session.workdir, f"log{index}.txt"))
     handler.setFormatter(std_logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.get_absl_logger().addHandler(handler)
+
+
+def _precision(runtime):
+    dtype = runtime.get("mixed_precision_dtype") or "float32"
+    if dtype not in PRECISIONS:
+        raise ValueError(
+            f"config.runtime.mixed_precision_dtype must be one of {', '.join(PRECISIONS)}. Received {dtype!r}."
+        )
+    return dtype
 
 
 def _remember(session):

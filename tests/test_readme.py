@@ -82,6 +82,7 @@ def test_commands(tmp_path, golden):
         assert run.returncode == 0, f"{line}\n{run.stdout[-1000:]}\n{run.stderr[-3000:]}"
 
 
+@pytest.mark.slow
 def test_python_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "my_photos.zip")

@@ -87,13 +87,14 @@ def run(
       none).
 
     Raises:
-      ValueError: if mode is unknown, or 'eval' finds no checkpoint.
+      ValueError: if mode is unknown, 'eval' finds no checkpoint, or the latest one cannot be read.
       FloatingPointError: at the end of the inner loop in which a loss became non-finite; nothing is saved after that step.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be train, eval or train_and_eval. Received mode={mode!r}.")
     if mode == "eval" and not tf.train.latest_checkpoint(workdir):
         raise ValueError(f"mode='eval' needs a checkpoint. Received workdir={workdir!r} without one. Train first.")
+    _check_readable(tf.train.latest_checkpoint(workdir))
     chief = strategy.extended.should_checkpoint
     kept, exporter = workdir, None
     if best is not None:
@@ -139,6 +140,21 @@ def run(
     if "train" in mode and keep is not None:
         keep(trainer.model, kept)
     return trainer.model, {name: float(value) for name, value in results.items()}
+
+
+def _check_readable(checkpoint):
+    """Model Garden reads it deep inside, where a torn file is an error without a name."""
+    if not checkpoint:
+        return
+    try:
+        reader = tf.train.load_checkpoint(checkpoint)
+        for name in reader.get_variable_to_dtype_map():
+            reader.get_tensor(name)
+    except (IndexError, ValueError, tf.errors.OpError) as error:
+        raise ValueError(
+            f"the latest checkpoint must be whole. Received {checkpoint}, which cannot be read: {error}. Put an older one first in the "
+            "file `checkpoint` beside it, or take another working folder."
+        ) from error
 
 
 class _Best(train_utils.BestCheckpointExporter):

@@ -39,7 +39,7 @@ def get_config(variant=""):
         config.model.detection_head = {"num_convs": 1, "num_filters": 128, "fc_dims": 256}
         config.model.mask_head = {"num_convs": 2, "num_filters": 64}
     config.precise_norm_steps = 20
-    config.schedule.update(steps=600, batch=4, rate=0.01, drops=(500,), warmup_steps=50)
+    config.schedule.update(steps=900, batch=4, rate=0.01, drops=(800,), warmup_steps=50)
     config.optimizer.clipnorm = 10.0
     config.trainer.update(steps_per_loop=10, checkpoint_interval=100, validation_interval=200)
     return shrink(config) if variant == "smoke" else config

@@ -16,6 +16,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
 import optuna
+import sqlalchemy
 from optuna.trial import TrialState, create_trial
 
 from tf_evonorm.search.checks import Checks, fingerprint
@@ -123,6 +124,10 @@ class Study:
                 return
             except ValueError:
                 raise
+            except sqlalchemy.exc.ArgumentError as error:  # also of a dialect that is not installed
+                raise ValueError(
+                    f"study.url must be a database that SQLAlchemy knows. Received {self.url!r}: {error}."
+                ) from error
             except Exception:  # another machine is making the tables at this moment, or the database is starting
                 if not left:
                     raise

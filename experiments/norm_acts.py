@@ -13,6 +13,7 @@ LAYERS = {
     "gn_relu": tf_evonorm.GroupNormAct,
     "gn_silu": functools.partial(tf_evonorm.GroupNormAct, activation="silu"),
     "ln_relu": tf_evonorm.LayerNormAct,
+    "pixel_relu": tf_evonorm.PixelNormAct,
     "frn": tf_evonorm.FilterResponseNormAct,
     "evonorm_b0": tf_evonorm.EvoNormB0,
     "evonorm_b1": tf_evonorm.EvoNormB1,

@@ -46,6 +46,7 @@ CASES = [
     Case(tf_evonorm.BatchNormAct, {"activation": "swish_v", "synchronized": True}),
     Case(tf_evonorm.GroupNormAct, {"activation": "silu", "groups": 4}),
     Case(tf_evonorm.LayerNormAct),
+    Case(tf_evonorm.PixelNormAct),
     Case(tf_evonorm.FilterResponseNormAct),
     Case(
         tf_evonorm.GraphLayer,

@@ -1,7 +1,7 @@
 """Evolving Normalization-Activation Layers (EvoNorm) in TensorFlow/Keras."""
 
-from tf_evonorm import backbones
-from tf_evonorm.baselines import BatchNormAct, FilterResponseNormAct, GroupNormAct, LayerNormAct
+from tf_evonorm import backbones, biggan
+from tf_evonorm.baselines import BatchNormAct, FilterResponseNormAct, GroupNormAct, LayerNormAct, PixelNormAct
 from tf_evonorm.layers import (
     EvoNormB0,
     EvoNormB1,
@@ -26,7 +26,9 @@ __all__ = [
     "GraphLayer",
     "GroupNormAct",
     "LayerNormAct",
+    "PixelNormAct",
     "backbones",
+    "biggan",
     "exclude_from_weight_decay",
     "layer_from_graph",
     "norm_act_places",

@@ -7,7 +7,7 @@ from tf_evonorm.norm_act import NormAct
 
 
 class _Activated(NormAct):
-    """Normalization followed by an activation that is an argument."""
+    """Normalization followed by an activation that is an argument; subclasses write `affine_form(x, training)`, the part before it."""
 
     def __init__(self, activation="relu", v_initializer="ones", v_regularizer=None, v_constraint=None, **kwargs):
         super().__init__(**kwargs)
@@ -19,6 +19,12 @@ class _Activated(NormAct):
         super().build(input_shape)
         if self.learned and self.apply_act:
             self.v = self.channel_weight("v")
+
+    def normalized(self, x, training):
+        return self.activated(self.affine_form(x, training), x.dtype)
+
+    def conditioned(self, x, gamma, beta, training):
+        return self.activated(functional.raised(self.affine_form(x, training)) * gamma + beta, x.dtype)
 
     def activated(self, z, dtype):
         """The activation of z, given back as dtype."""
@@ -64,9 +70,9 @@ class BatchNormAct(_Activated):
         self.moving_mean = self.moving_weight("moving_mean", "zeros")
         self.moving_variance = self.moving_weight("moving_variance", "ones")
 
-    def normalized(self, x, training):
+    def affine_form(self, x, training):
         if not training:
-            return self.activated(self._affine(x, self.moving_mean, self.moving_variance), x.dtype)
+            return self._affine(x, self.moving_mean, self.moving_variance)
         alone = not self.synchronized or tf.distribute.get_strategy().num_replicas_in_sync == 1
         if alone and len(x.shape) == 4 and self.axis in (-1, 3) and x.dtype != tf.float64:
             # One kernel for the statistics and the result; the variance that it returns divides by n - 1 already.
@@ -79,7 +85,7 @@ class BatchNormAct(_Activated):
             z = self._affine(x, mean, biased)
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(self.momentum * moving + (1 - self.momentum) * tf.stop_gradient(value))
-        return self.activated(z, x.dtype)
+        return z
 
     def _affine(self, x, mean, variance):
         scale = tf.convert_to_tensor(self.gamma) * tf.math.rsqrt(variance + self.epsilon)
@@ -118,12 +124,12 @@ class GroupNormAct(_Activated):
         super().build(input_shape)
         self.fitting_groups = functional.fitting_groups(self.groups, self.channels)
 
-    def normalized(self, x, training):
+    def affine_form(self, x, training):
         mean, variance = functional.moments(x, "group", self.fitting_groups, axis=self.axis)
         rank = len(x.shape)
         scale = self.along_channels(self.gamma, rank) * tf.math.rsqrt(variance + self.epsilon)
         offset = self.along_channels(self.beta, rank) - mean * scale
-        return self.activated(functional.raised(x) * scale + offset, x.dtype)
+        return functional.raised(x) * scale + offset
 
     def get_config(self):
         return {**super().get_config(), "groups": self.groups}
@@ -150,6 +156,28 @@ class LayerNormAct(GroupNormAct):
         config = super().get_config()
         del config["groups"]
         return config
+
+
+@tf.keras.utils.register_keras_serializable("tf_evonorm")
+class PixelNormAct(_Activated):
+    """Each place divided by its length over the channels, and an activation: act(x / sqrt(mean of x**2 over C + epsilon) * gamma + beta).
+
+    Args:
+      activation: name or callable of Keras ("relu", "silu", ...), or "swish_v": z * sigmoid(v * z), v learned.
+      v_initializer, v_regularizer, v_constraint: of v, where activation="swish_v".
+      **kwargs: axis=-1, epsilon=1e-5, apply_act=True (False: normalization without activation), beta_initializer,
+        gamma_initializer, regularizers and constraints, as in `NormAct`.
+
+    Input and output shape: [B, ..., C].
+
+    Source: the "PixelNorm-ReLU" row of the EvoNorm paper's BigGAN table; Karras et al. 2018 (Progressive Growing of GANs),
+      section 4.2, where epsilon is 1e-8 and there is no gamma and beta.
+    """
+
+    def affine_form(self, x, training):
+        x, rank = functional.raised(x), len(x.shape)
+        length = tf.math.rsqrt(tf.reduce_mean(tf.square(x), self.axis, keepdims=True) + self.epsilon)
+        return x * length * self.along_channels(self.gamma, rank) + self.along_channels(self.beta, rank)
 
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
@@ -185,8 +213,16 @@ class FilterResponseNormAct(NormAct):
             self.tau = self.channel_weight("tau")
 
     def normalized(self, x, training):
+        return self._above_threshold(self._affine_form(x), x.dtype)
+
+    def conditioned(self, x, gamma, beta, training):
+        return self._above_threshold(self._affine_form(x) * gamma + beta, x.dtype)
+
+    def _affine_form(self, x):
         mean, variance = functional.moments(x, "instance", axis=self.axis)
-        rank, raised = len(x.shape), functional.raised(x)
+        rank = len(x.shape)
         scale = self.along_channels(self.gamma, rank) * tf.math.rsqrt(variance + tf.square(mean) + self.epsilon)
-        z = raised * scale + self.along_channels(self.beta, rank)
-        return tf.cast(tf.maximum(z, self.along_channels(self.tau, rank)) if self.apply_act else z, x.dtype)
+        return functional.raised(x) * scale + self.along_channels(self.beta, rank)
+
+    def _above_threshold(self, z, dtype):
+        return tf.cast(tf.maximum(z, self.along_channels(self.tau, len(z.shape))) if self.apply_act else z, dtype)

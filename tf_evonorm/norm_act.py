@@ -1,6 +1,9 @@
 """What all layers that normalize and activate have in common: where the channels are, their affine, their precision."""
 
+import numpy as np
 import tensorflow as tf
+
+from tf_evonorm import functional
 
 # What Keras may be told about a variable, and the module that reads and writes it.
 OPTIONS = {
@@ -14,12 +17,14 @@ KERAS_2 = getattr(tf.keras, "__version__", "2.").startswith("2.")
 class NormAct(tf.keras.layers.Layer):
     """A layer [B, ..., C] -> [B, ..., C] that normalizes, scales and shifts every channel, and activates.
 
-    Subclasses write `normalized(x, training)`, which returns the result in the dtype of x.
+    Subclasses write `normalized(x, training)`, which returns the result in the dtype of x; where gamma and beta are not its last
+    step, also `conditioned`.
 
     Args:
       axis: where the channels are: -1 (channels last) or 1 (channels first).
       epsilon: added to every variance or mean square, inside the root.
       apply_act: False leaves the form without activation, which stands at the end of a residual branch.
+      affine: False leaves out gamma and beta (as if 1 and 0), for `conditioned`, which is given them.
       beta_initializer: of the offset; gamma_initializer: of the scale.
       beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint: as in Keras' normalization layers.
       **kwargs: name, dtype, trainable. Variables and statistics are float32 under float16 and bfloat16 policies.
@@ -32,6 +37,7 @@ class NormAct(tf.keras.layers.Layer):
         axis: int = -1,
         epsilon: float = 1e-5,
         apply_act: bool = True,
+        affine: bool = True,
         beta_initializer="zeros",
         gamma_initializer="ones",
         beta_regularizer=None,
@@ -43,7 +49,7 @@ class NormAct(tf.keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         if not epsilon > 0:
             raise ValueError(f"epsilon must be positive. Received epsilon={epsilon}. The paper's is 1e-5.")
-        self.axis, self.epsilon, self.apply_act = axis, epsilon, apply_act
+        self.axis, self.epsilon, self.apply_act, self.affine = axis, epsilon, apply_act, affine
         self.vectors = []
         self.describe("beta", beta_initializer, beta_regularizer, beta_constraint)
         self.describe("gamma", gamma_initializer, gamma_regularizer, gamma_constraint)
@@ -66,8 +72,11 @@ class NormAct(tf.keras.layers.Layer):
         if shape[self.axis] is None:
             raise ValueError(f"the number of channels must be known. Received input shape {shape}, axis={self.axis}.")
         self.channels = shape[self.axis]
-        self.gamma = self.channel_weight("gamma")
-        self.beta = self.channel_weight("beta")
+        if self.affine:
+            self.gamma, self.beta = self.channel_weight("gamma"), self.channel_weight("beta")
+        else:
+            dtype = self._vector()["dtype"]
+            self.gamma, self.beta = np.ones(self.channels, dtype), np.zeros(self.channels, dtype)
         super().build(input_shape)
 
     def channel_weight(self, name):
@@ -92,6 +101,19 @@ class NormAct(tf.keras.layers.Layer):
     def call(self, inputs, training=None):
         return self.normalized(tf.cast(inputs, self.compute_dtype), bool(training) and self.trainable)
 
+    def conditioned(self, x, gamma, beta, training):
+        """The layer with a gamma and beta of each sample.
+
+        Args:
+          x: [B, ..., C] in the layer's compute dtype.
+          gamma, beta: broadcast against x, float32 (float64 where x is).
+          training: as in `normalized`.
+
+        Returns:
+          The result in the dtype of x.
+        """
+        return tf.cast(functional.raised(self.normalized(x, training)) * gamma + beta, x.dtype)
+
     def along_channels(self, vector, rank):
         """[C] reshaped so that it broadcasts against an input of that rank."""
         if self.axis in (-1, rank - 1):
@@ -102,7 +124,7 @@ class NormAct(tf.keras.layers.Layer):
         return input_shape
 
     def get_config(self):
-        config = {"axis": self.axis, "epsilon": self.epsilon, "apply_act": self.apply_act}
+        config = {"axis": self.axis, "epsilon": self.epsilon, "apply_act": self.apply_act, "affine": self.affine}
         for name in self.vectors:
             for option, module in OPTIONS.items():
                 config[f"{name}_{option}"] = module.serialize(getattr(self, f"{name}_{option}"))

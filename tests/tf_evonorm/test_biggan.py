@@ -1,0 +1,89 @@
+"""BigGAN-deep: the published numbers of parameters, shapes and gradients at every resolution, XLA, saving."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_evonorm
+from tf_evonorm import biggan
+
+KEY = [1, 2]
+slow = pytest.mark.slow
+
+
+def tiny(resolution=32, norm_act=tf_evonorm.BatchNormAct):
+    """Both networks with the fewest channels, attention switched on."""
+    generator = biggan.generator(
+        resolution, width=1 / 32, num_classes=3, latent=8, embedding=4, norm_act=norm_act, attention=resolution // 2
+    )
+    discriminator = biggan.discriminator(resolution, width=1 / 32, num_classes=3, attention=resolution // 2)
+    for network in (generator, discriminator):
+        network.get_layer("attention").gain.assign(1.0)  # at 0 its kernels have no gradient
+    return generator, discriminator
+
+
+def scored(generator, discriminator, training=True):
+    """Images, their scores, and the gradients of the scores in the weights of both networks."""
+    z, labels = tf.random.stateless_normal([2, 8], KEY), tf.constant([0, 2])
+    weights = generator.trainable_weights + discriminator.trainable_weights
+    with tf.GradientTape() as tape:
+        images = generator([z, labels], training=training)
+        scores = discriminator([images, labels], training=training)
+    return images, scores, [tf.convert_to_tensor(g) for g in tape.gradient(scores, weights)]
+
+
+@slow
+def test_parameters_of_the_generator():
+    """50,244,484: asserted in compare_gan's resnet_biggan_deep_test.py; 50.4 million: the paper's, as in the released module."""
+    with tf.Graph().as_default():  # nothing is drawn or stored
+        network = biggan.generator(128, norm_act=tf_evonorm.BatchNormAct)
+        count = sum(w.shape.num_elements() for w in network.trainable_weights)
+        last = network.get_layer("colours_spectral").layer
+        assert count == 50244484
+        assert round((count + (128 - 3) * (last.kernel.shape[:3].num_elements() + 1)) / 1e6, 1) == 50.4
+
+
+def test_parameters_of_the_discriminator():
+    """Asserted in compare_gan's resnet_biggan_deep_test.py; 34.6 million in the paper."""
+    with tf.Graph().as_default():
+        network = biggan.discriminator(128)
+        assert sum(w.shape.num_elements() for w in network.trainable_weights) == 34590210
+
+
+@pytest.mark.parametrize(
+    "resolution", [32, pytest.param(64, marks=slow), pytest.param(128, marks=slow), pytest.param(256, marks=slow)]
+)
+def test_shapes_and_gradients(resolution):
+    networks = tiny(resolution)
+    images, scores, gradients = scored(*networks)
+    assert images.shape == (2, resolution, resolution, 3) and scores.shape == (2,)
+    assert images.dtype == scores.dtype == tf.float32 and 0 < np.abs(images).max() <= 1
+    weights = [weight for network in networks for weight in network.trainable_weights]
+    for weight, gradient in zip(weights, gradients):
+        assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0, weight.name
+    generator, _ = networks
+    other = generator([tf.random.stateless_normal([2, 8], KEY), tf.constant([1, 2])])
+    same = generator([tf.random.stateless_normal([2, 8], KEY), tf.constant([0, 2])])
+    assert np.abs(other[0] - same[0]).max() > 1e-3  # the class matters
+    np.testing.assert_allclose(other[1], same[1], atol=1e-5)  # and that of one image to no other
+
+
+@slow
+def test_a_generator_is_saved_whole(tmp_path):
+    generator, _ = tiny()
+    inputs = [tf.random.stateless_normal([2, 8], KEY), tf.constant([0, 2])]
+    want = generator(inputs)
+    generator.save(tmp_path / "generator.keras")
+    np.testing.assert_array_equal(tf.keras.models.load_model(tmp_path / "generator.keras")(inputs), want)
+
+
+def test_doubling_is_that_of_keras():
+    x = tf.random.stateless_normal([2, 3, 4, 5], KEY)
+    np.testing.assert_array_equal(biggan.Doubled()(x), tf.keras.layers.UpSampling2D()(x))
+
+
+def test_mistakes():
+    with pytest.raises(ValueError, match=r"one of 32, 64, 128, 256 pixels\. Received resolution=96"):
+        biggan.generator(96)
+    with pytest.raises(ValueError, match=r"multiples of 4 channels\. Received width=0\.01"):
+        biggan.discriminator(128, width=0.01)

@@ -8,6 +8,7 @@ MEASUREMENTS = {
     "input": "experiments.measure_input",
     "layers": "experiments.measure_layers",
     "batch-sizes": "experiments.measure_batch_sizes",
+    "synthesis": "experiments.measure_synthesis",
     "pretext": "experiments.measure_pretext",
 }
 

@@ -9,7 +9,7 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 PIXPRO = ("pretrain", "classify", "transfer", "prepare", "predict", "convert", "export", "demo", "benchmark")
-EVONORM = ("classify", "search", "export", "benchmark")
+EVONORM = ("classify", "search", "synthesize", "export", "benchmark")
 
 
 def pixpro():

@@ -1,7 +1,7 @@
 """Writes what a run has trained, or the encoder of any checkpoint, as a SavedModel that answers without this project.
 
 Of a pre-training run it is the encoder, which gives features (of one with a pyramid its backbone); of a classification run the
-classifier, which gives classes.
+classifier, which gives classes; of a run of `experiments.synthesize` the averaged generator, which gives images.
 
 python -m experiments.export --workdir=workdir/photos --output=workdir/photos/saved_model
 python -m experiments.export --checkpoint=backbone --config=experiments/configs/pixpro_r50_imagenet.py --output=saved_model
@@ -19,6 +19,7 @@ from ml_collections import ConfigDict, config_flags
 from experiments import session as sessions
 from experiments.classify import restored
 from experiments.pretrain import pretext_encoder
+from experiments.synthesize import export_synthesis
 from tf_pixpro import export_encoder
 from tf_pixpro.export import export_classifier
 
@@ -49,6 +50,8 @@ def export(output, workdir=None, best=False, checkpoint=None, config=None, image
         )
     if workdir:
         config = _recorded(workdir)
+        if "generator" in config:
+            return export_synthesis(output, os.path.join(workdir, "best") if best else workdir, config)
         if "head" in config:
             return _export_classifier(output, os.path.join(workdir, "best") if best else workdir, config, image_size)
         checkpoint = os.path.join(workdir, "best", "backbone") if best else workdir

@@ -56,7 +56,8 @@ def export_encoder(
         levels = {level: tf.cast(values, tf.float32) for level, values in encoder(views, training=False).items()}
         return {**levels, "pooled": tf.reduce_mean(levels[last], axis=[1, 2])}
 
-    return _write(_serve(encoder, features, image_size, margin=1.0), path)
+    served = _serve(encoder, features, image_size, margin=1.0)
+    return write_served(served, {"serving_default": served.encoded, "images": served.images}, path)
 
 
 def export_classifier(
@@ -94,12 +95,18 @@ def export_classifier(
         label = tf.argmax(probabilities, axis=-1)
         return {"probabilities": probabilities, "label": label, "name": tf.gather(names, label)}
 
-    return _write(_serve(classifier, answer, image_size, margin), path)
+    served = _serve(classifier, answer, image_size, margin)
+    return write_served(served, {"serving_default": served.encoded, "images": served.images}, path)
 
 
-def _write(served, path):
-    """Saves a served module under a name of its own first, so that the folder appears whole."""
-    signatures = {"serving_default": served.encoded, "images": served.images}
+def write_served(served: tf.Module, signatures: dict, path: str) -> str:
+    """Saves a module under a name of its own first, so that the folder appears whole or not at all; returns the path.
+
+    Raises:
+      ValueError: if `path` is taken.
+    """
+    path = os.fspath(path).rstrip("/")
+    _check_free(path)
     partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     try:
         tf.saved_model.save(served, partial, signatures=signatures)

@@ -41,7 +41,9 @@ def test_other_arguments_stay_as_they_are(given):
 
 
 def test_an_unknown_binary_is_one_line():
-    with pytest.raises(SystemExit, match=r"one of classify, search, export, benchmark\. Received 'pretrian'"):
+    with pytest.raises(
+        SystemExit, match=r"one of classify, search, synthesize, export, benchmark\. Received 'pretrian'"
+    ):
         commands.run("tf-evonorm", commands.EVONORM, ["pretrian"])
 
 

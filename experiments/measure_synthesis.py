@@ -1,0 +1,146 @@
+"""Which normalization serves a generator best: one budget for all, several seeds, a classifier as judge.
+
+    python -m experiments.classify --config=experiments/configs/evonorm_r20_cifar10.py --config.norm_act.layer=bn_relu \\
+      --config.source.path=cifar10.zip --config.schedule.epochs=20.0 --workdir=workdir/judge
+    python -m experiments.benchmark synthesis --source=cifar10.zip --classifier=workdir/judge --workdir=workdir/synthesis --figure=gan.png
+
+Each run is `experiments/synthesize.py` with the config biggan_32_cifar10 and another layer in the generator. The scores are the
+Fréchet distance and the Inception Score by the classifier's features, called after it: they can be compared with each other and with
+no published FID. A run that is done is not done again; `--layers` and `--seeds` divide the work among processes. A run that diverges is
+reported as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import pathlib
+import statistics
+
+import tensorflow as tf
+
+from experiments import session as sessions
+from experiments import synthesize
+from experiments.configs import biggan_32_cifar10
+
+TITLES = {
+    "bn_relu": "BatchNorm-ReLU",
+    "gn_relu": "GroupNorm-ReLU",
+    "evonorm_b0": "EvoNorm-B0",
+    "evonorm_s0": "EvoNorm-S0",
+    "ln_relu": "LayerNorm-ReLU",
+    "pixel_relu": "PixelNorm-ReLU",
+}
+JUDGE = "judge"
+SCORES = {f"frechet_distance_{JUDGE}": "Fréchet distance", f"inception_score_{JUDGE}": "Inception Score"}
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(prog="experiments.benchmark synthesis", description=__doc__.split("\n")[0])
+    parser.add_argument("--source", required=True, help="folder or zip with train/CLASS, images of 32 x 32")
+    parser.add_argument("--classifier", required=True, help="folder of a run of experiments.classify, the judge")
+    parser.add_argument("--workdir", required=True, help="folder of the runs")
+    parser.add_argument(
+        "--layers", nargs="*", default=list(TITLES)[:4], choices=list(TITLES), help="those to train now"
+    )
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], help="those to train now")
+    parser.add_argument("--steps", type=int, help="of each run; the config's by default")
+    parser.add_argument("--batch", type=int, help="images per step; the config's by default")
+    parser.add_argument("--figure", help="PNG of the curves to be drawn")
+    options = parser.parse_args(arguments)
+    folder = pathlib.Path(options.workdir)
+    for seed in options.seeds:
+        for layer in options.layers:
+            run(folder / f"{layer}_{seed}", layer, seed, options)
+    found = results(folder)
+    print(text(found))
+    if options.figure:
+        draw(found, options.figure)
+
+
+def run(folder: pathlib.Path, layer: str, seed: int, options):
+    """One training, unless its folder already has a result."""
+    done = folder / "result.json"
+    if done.exists():
+        return
+    config = biggan_32_cifar10.get_config()
+    config.seed = seed
+    config.source.path = options.source
+    config.norm_act.layer = layer
+    config.scores.update(classifier=options.classifier, name=JUDGE)
+    config.schedule.update(steps=options.steps or config.schedule.steps, batch=options.batch or config.schedule.batch)
+    print(f"{layer}, seed {seed}", flush=True)
+    result = {}
+    try:
+        _, scores = synthesize.main(sessions.start_session(config, str(folder)))
+        result = {name: scores[name] for name in SCORES}
+    except FloatingPointError as error:
+        print(error)
+        result["diverged"] = str(error)
+    result["curve"] = curve(folder / "validation", next(iter(SCORES)))
+    done.write_text(json.dumps(result, indent=1))
+    tf.keras.backend.clear_session()
+    gc.collect()
+
+
+def curve(folder: pathlib.Path, name: str) -> list:
+    """[(step, value), ...] of one number in a folder of summaries."""
+    return [
+        (event.step, float(tf.make_ndarray(value.tensor)))
+        for file in sorted(folder.glob("events.*"))
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+        if value.tag == name
+    ]
+
+
+def results(folder: pathlib.Path) -> dict:
+    """layer -> results of the seeds that are done."""
+    found = {}
+    for done in sorted(folder.glob("*/result.json")):
+        found.setdefault(done.parent.name.rsplit("_", 1)[0], []).append(json.loads(done.read_text()))
+    return found
+
+
+def text(found: dict) -> str:
+    """Markdown: a row for each layer with mean and standard deviation of each score, each seed's distance, and how many diverged."""
+    rows = [
+        "| layer | " + " | ".join(SCORES.values()) + " | distance of each seed | diverged |",
+        "|---|---|---|---|---|",
+    ]
+    for layer, title in TITLES.items():
+        runs = found.get(layer, [])
+        sound = [one for one in runs if "diverged" not in one]
+        if not runs:
+            continue
+        cells = []
+        for name in SCORES:
+            values = [one[name] for one in sound]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            cells.append(f"{statistics.mean(values):.2f} ± {spread:.2f}" if values else "-")
+        each = "  ".join(f"{one[next(iter(SCORES))]:.2f}" for one in sound)
+        rows.append(f"| {title} | {' | '.join(cells)} | {each} | {len(runs) - len(sound)} of {len(runs)} |")
+    return "\n".join(rows)
+
+
+def draw(found: dict, path: str):
+    """Fréchet distance over steps, a line for each seed, a colour for each layer."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7.5, 4), dpi=110)
+    for number, (layer, title) in enumerate(TITLES.items()):
+        for index, one in enumerate(found.get(layer, [])):
+            points = [point for point in one["curve"] if point[0]]
+            axes.plot(
+                *zip(*points or [(0, 0)]), marker=".", color=f"C{number}", alpha=0.7, label="" if index else title
+            )
+    axes.set(xlabel="steps of the generator", ylabel="Fréchet distance of the judge's features", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)

@@ -1,13 +1,26 @@
 """Windows of the backbones: convolutions and pooling, padded as the authors pad, and how their weights start."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import tensorflow as tf
 
 PADDINGS = ("symmetric", "same")
 
 
 def convolve(
-    x, filters, kernel=1, stride=1, dilation=1, *, padding="symmetric", initializer=None, regularizer=None, name
-):
+    x: tf.Tensor,
+    filters: int,
+    kernel: int = 1,
+    stride: int = 1,
+    dilation: int = 1,
+    *,
+    padding: str = "symmetric",
+    initializer: tf.keras.initializers.Initializer | None = None,
+    regularizer: tf.keras.regularizers.Regularizer | None = None,
+    name: str,
+) -> tf.Tensor:
     """Convolves without bias.
 
     Args:
@@ -48,7 +61,7 @@ def convolve(
     )(x)
 
 
-def max_pool(x, padding="symmetric", name=None):
+def max_pool(x: tf.Tensor, padding: str = "symmetric", name: str | None = None) -> tf.Tensor:
     """Takes the largest value of every 3x3 window, every second pixel: [B, H, W, C] -> half the size, rounded up."""
     _check_padding(padding)
     if padding == "same":
@@ -56,7 +69,7 @@ def max_pool(x, padding="symmetric", name=None):
     return SymmetricMaxPool(3, 2, name=name)(x)
 
 
-def fresh_initializer(initializer):
+def fresh_initializer(initializer: tf.keras.initializers.Initializer | None) -> tf.keras.initializers.Initializer:
     """Copies an initializer, so that no two layers draw the same numbers; None is He's normal over the outputs."""
     if initializer is None:
         return tf.keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
@@ -81,7 +94,7 @@ class SymmetricMaxPool(tf.keras.layers.Layer):
     Output shape: [B, ceil(H / stride), ceil(W / stride), C].
     """
 
-    def __init__(self, window=3, stride=2, **kwargs):
+    def __init__(self, window: int = 3, stride: int = 2, **kwargs: Any):
         super().__init__(**kwargs)
         self.window = window
         self.stride = stride

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
 
 from tf_evonorm.backbones.backbone import HeadedBackbone
 from tf_evonorm.backbones.inverted_residual import Stage, inverted_residual_network, round_channels
@@ -32,15 +35,15 @@ SCALES = {  # width, depth
 
 def efficientnet(
     variant: str = "b0",
-    norm_act=None,
+    norm_act: Callable[..., tf.keras.layers.Layer] | None = None,
     *,
-    input_size=(None, None, 3),
+    input_size: Sequence[int | None] = (None, None, 3),
     width: float = 1.0,
     stem: str = "imagenet",
     stochastic_depth: float = 0.2,
-    seed=None,
-    kernel_initializer=None,
-    kernel_regularizer=None,
+    seed: int | None = None,
+    kernel_initializer: str | tf.keras.initializers.Initializer | None = None,
+    kernel_regularizer: tf.keras.regularizers.Regularizer | None = None,
     name: str | None = None,
 ) -> HeadedBackbone:
     """Builds an EfficientNet.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -28,19 +29,19 @@ def round_channels(channels: float) -> int:
 
 
 def inverted_residual_network(
-    stages,
+    stages: Sequence[Stage],
     *,
-    norm_act,
-    input_size,
+    norm_act: Callable[..., tf.keras.layers.Layer],
+    input_size: Sequence[int | None],
     stem: str,
     stem_channels: int,
     head_channels: int,
     squeeze: float = 0.0,
     squeeze_activation: str = "relu",
     stochastic_depth: float = 0.0,
-    seed=None,
-    kernel_initializer=None,
-    kernel_regularizer=None,
+    seed: int | None = None,
+    kernel_initializer: str | tf.keras.initializers.Initializer | None = None,
+    kernel_regularizer: tf.keras.regularizers.Regularizer | None = None,
     name: str,
 ) -> HeadedBackbone:
     """Builds stem, stages and head.

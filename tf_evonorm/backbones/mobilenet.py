@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
 
 from tf_evonorm.backbones.backbone import HeadedBackbone
 from tf_evonorm.backbones.inverted_residual import Stage, inverted_residual_network, round_channels
@@ -29,13 +32,13 @@ MNASNET_B1 = (
 
 
 def mobilenetv2(
-    norm_act=None,
+    norm_act: Callable[..., tf.keras.layers.Layer] | None = None,
     *,
-    input_size=(None, None, 3),
+    input_size: Sequence[int | None] = (None, None, 3),
     width: float = 1.0,
     stem: str = "imagenet",
-    kernel_initializer=None,
-    kernel_regularizer=None,
+    kernel_initializer: str | tf.keras.initializers.Initializer | None = None,
+    kernel_regularizer: tf.keras.regularizers.Regularizer | None = None,
     name: str = "mobilenetv2",
 ) -> HeadedBackbone:
     """Builds MobileNetV2.
@@ -73,13 +76,13 @@ def mobilenetv2(
 
 
 def mnasnet(
-    norm_act=None,
+    norm_act: Callable[..., tf.keras.layers.Layer] | None = None,
     *,
-    input_size=(None, None, 3),
+    input_size: Sequence[int | None] = (None, None, 3),
     width: float = 1.0,
     stem: str = "imagenet",
-    kernel_initializer=None,
-    kernel_regularizer=None,
+    kernel_initializer: str | tf.keras.initializers.Initializer | None = None,
+    kernel_regularizer: tf.keras.regularizers.Regularizer | None = None,
     name: str = "mnasnet_b1",
 ) -> HeadedBackbone:
     """Builds MnasNet-B1, the searched mobile network without squeeze-and-excite.

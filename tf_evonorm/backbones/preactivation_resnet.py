@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -14,16 +15,16 @@ from tf_evonorm.baselines import BatchNormAct
 
 def preactivation_resnet(
     depth: int = 50,
-    norm_act=None,
+    norm_act: Callable[..., tf.keras.layers.Layer] | None = None,
     *,
-    input_size=(None, None, 3),
+    input_size: Sequence[int | None] = (None, None, 3),
     width: float = 1.0,
-    blocks=None,
+    blocks: Sequence[int] | None = None,
     stem: str = "imagenet",
     output_stride: int = 32,
     padding: str = "symmetric",
-    kernel_initializer="variance_scaling",
-    kernel_regularizer=None,
+    kernel_initializer: str | tf.keras.initializers.Initializer | None = "variance_scaling",
+    kernel_regularizer: tf.keras.regularizers.Regularizer | None = None,
     name: str | None = None,
 ) -> Backbone:
     """Builds a pre-activation ResNet (v2).

@@ -4,10 +4,25 @@ Every block takes `convolve`, the convolution with its padding and weights settl
 makes a normalization with its activation. The names of layers inside are those of PyTorch's ResNet.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import tensorflow as tf
 
 
-def basic_block(x, filters, *, stride=1, dilation=1, convolve, norm_act, gamma="ones", activation="relu", name):
+def basic_block(
+    x: tf.Tensor,
+    filters: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    convolve: Callable[..., tf.Tensor],
+    norm_act: Callable[..., tf.keras.layers.Layer],
+    gamma: str | tf.keras.initializers.Initializer = "ones",
+    activation: str = "relu",
+    name: str,
+) -> tf.Tensor:
     """Two 3x3 convolutions beside a shortcut: [B, H, W, C] -> [B, H/stride, W/stride, filters]."""
     branch = convolve(x, filters, 3, stride, dilation, name=f"{name}.conv1")
     branch = norm_act(name=f"{name}.bn1")(branch)
@@ -16,7 +31,18 @@ def basic_block(x, filters, *, stride=1, dilation=1, convolve, norm_act, gamma="
     return _join(x, branch, stride, convolve, norm_act, activation, name)
 
 
-def bottleneck(x, filters, *, stride=1, dilation=1, convolve, norm_act, gamma="ones", activation="relu", name):
+def bottleneck(
+    x: tf.Tensor,
+    filters: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    convolve: Callable[..., tf.Tensor],
+    norm_act: Callable[..., tf.keras.layers.Layer],
+    gamma: str | tf.keras.initializers.Initializer = "ones",
+    activation: str = "relu",
+    name: str,
+) -> tf.Tensor:
     """1x1, 3x3 (strided) and 1x1 convolutions beside a shortcut: [B, H, W, C] -> [B, H/stride, W/stride, 4 filters]."""
     branch = convolve(x, filters, name=f"{name}.conv1")
     branch = norm_act(name=f"{name}.bn1")(branch)

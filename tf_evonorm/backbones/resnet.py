@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
@@ -16,17 +17,17 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 def resnet(
     depth: int = 50,
-    norm_act=None,
+    norm_act: Callable[..., tf.keras.layers.Layer] | None = None,
     *,
-    input_size=(None, None, 3),
+    input_size: Sequence[int | None] = (None, None, 3),
     width: float = 1.0,
-    blocks=None,
+    blocks: Sequence[int] | None = None,
     stem: str = "imagenet",
     output_stride: int = 32,
     padding: str = "symmetric",
     zero_last_gamma: bool = True,
-    kernel_initializer=None,
-    kernel_regularizer=None,
+    kernel_initializer: str | tf.keras.initializers.Initializer | None = None,
+    kernel_regularizer: tf.keras.regularizers.Regularizer | None = None,
     name: str | None = None,
 ) -> Backbone:
     """Builds a post-activation ResNet v1.5.
@@ -101,7 +102,7 @@ def resnet(
     return Backbone(inputs=images, outputs=levels, name=name or f"resnet{depth}")
 
 
-def residual_levels(blocks, output_stride):
+def residual_levels(blocks: Sequence[int], output_stride: int) -> Iterator[tuple[int, int, int]]:
     """Yields (blocks, stride of the first, dilation) of each level, dilated where it would pass the output stride."""
     total, dilation = 4, 1
     for level, repeats in enumerate(blocks):
@@ -112,7 +113,7 @@ def residual_levels(blocks, output_stride):
         yield repeats, stride, dilation
 
 
-def check_resnet(depth, width, blocks, stem, output_stride):
+def check_resnet(depth: int, width: float, blocks: Sequence[int] | None, stem: str, output_stride: int) -> None:
     """Refuses arguments that no residual network can be built from."""
     if depth not in BLOCKS:
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -17,8 +18,8 @@ class Block(NamedTuple):
     """One permuted block: where it lives, what it is, and which two earlier blocks it joins."""
 
     level: int
-    block: callable
-    parents: tuple[int, int]  # 0 and 1 are the blocks of the stem
+    block: Callable
+    parents: tuple[int, ...]  # two; 0 and 1 are the blocks of the stem
     is_output: bool = False
 
 
@@ -62,16 +63,16 @@ SCALES = {
 
 def spinenet(
     variant: str = "49",
-    norm_act=None,
+    norm_act: Callable[..., tf.keras.layers.Layer] | None = None,
     *,
-    input_size=(None, None, 3),
+    input_size: Sequence[int | None] = (None, None, 3),
     width: float = 1.0,
     stem: str = "imagenet",
     min_level: int = 3,
     max_level: int = 7,
     activation: str = "relu",
-    kernel_initializer="variance_scaling",
-    kernel_regularizer=None,
+    kernel_initializer: str | tf.keras.initializers.Initializer | None = "variance_scaling",
+    kernel_regularizer: tf.keras.regularizers.Regularizer | None = None,
     name: str | None = None,
 ) -> Backbone:
     """Builds a SpineNet.

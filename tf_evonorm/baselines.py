@@ -1,5 +1,10 @@
 """The layers that EvoNorm is compared with: batch, group, layer and filter response normalization, each with activation."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 from tf_evonorm import functional
@@ -59,7 +64,9 @@ class BatchNormAct(_Activated):
       PyTorch, in which PixPro was written, always does.
     """
 
-    def __init__(self, activation="relu", momentum: float = 0.9, synchronized: bool = False, **kwargs):
+    def __init__(
+        self, activation: str | Callable = "relu", momentum: float = 0.9, synchronized: bool = False, **kwargs: Any
+    ):
         super().__init__(activation=activation, **kwargs)
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum must lie in 0..1. Received momentum={momentum}. The usual one is 0.9.")
@@ -70,7 +77,7 @@ class BatchNormAct(_Activated):
         self.moving_mean = self.moving_weight("moving_mean", "zeros")
         self.moving_variance = self.moving_weight("moving_variance", "ones")
 
-    def affine_form(self, x, training):
+    def affine_form(self, x: tf.Tensor, training: bool | tf.Tensor) -> tf.Tensor:
         if not training:
             return self._affine(x, self.moving_mean, self.moving_variance)
         alone = not self.synchronized or tf.distribute.get_strategy().num_replicas_in_sync == 1
@@ -116,7 +123,7 @@ class GroupNormAct(_Activated):
     Source: Wu and He 2018 (Group Normalization). Unlike Keras' layer: float32 moments under float16 policies.
     """
 
-    def __init__(self, activation="relu", groups=32, **kwargs):
+    def __init__(self, activation: str | Callable = "relu", groups: int | str = 32, **kwargs: Any):
         super().__init__(activation=activation, **kwargs)
         self.groups = groups
 
@@ -124,7 +131,7 @@ class GroupNormAct(_Activated):
         super().build(input_shape)
         self.fitting_groups = functional.fitting_groups(self.groups, self.channels)
 
-    def affine_form(self, x, training):
+    def affine_form(self, x: tf.Tensor, training: bool | tf.Tensor) -> tf.Tensor:
         mean, variance = functional.moments(x, "group", self.fitting_groups, axis=self.axis)
         rank = len(x.shape)
         scale = self.along_channels(self.gamma, rank) * tf.math.rsqrt(variance + self.epsilon)
@@ -149,7 +156,7 @@ class LayerNormAct(GroupNormAct):
       LayerNormalization takes its statistics over the channels of each place.
     """
 
-    def __init__(self, activation="relu", **kwargs):
+    def __init__(self, activation: str | Callable = "relu", **kwargs: Any):
         super().__init__(activation=activation, groups=1, **kwargs)
 
     def get_config(self):
@@ -174,7 +181,7 @@ class PixelNormAct(_Activated):
       section 4.2, where epsilon is 1e-8 and there is no gamma and beta.
     """
 
-    def affine_form(self, x, training):
+    def affine_form(self, x: tf.Tensor, training: bool | tf.Tensor) -> tf.Tensor:
         x, rank = functional.raised(x), len(x.shape)
         length = tf.math.rsqrt(tf.reduce_mean(tf.square(x), self.axis, keepdims=True) + self.epsilon)
         return x * length * self.along_channels(self.gamma, rank) + self.along_channels(self.beta, rank)
@@ -199,10 +206,10 @@ class FilterResponseNormAct(NormAct):
     def __init__(
         self,
         epsilon: float = 1e-6,
-        tau_initializer="zeros",
-        tau_regularizer=None,
-        tau_constraint=None,
-        **kwargs,
+        tau_initializer: str | tf.keras.initializers.Initializer = "zeros",
+        tau_regularizer: tf.keras.regularizers.Regularizer | None = None,
+        tau_constraint: tf.keras.constraints.Constraint | None = None,
+        **kwargs: Any,
     ):
         super().__init__(epsilon=epsilon, **kwargs)
         self.describe("tau", tau_initializer, tau_regularizer, tau_constraint)
@@ -212,10 +219,10 @@ class FilterResponseNormAct(NormAct):
         if self.apply_act:
             self.tau = self.channel_weight("tau")
 
-    def normalized(self, x, training):
+    def normalized(self, x: tf.Tensor, training: bool | tf.Tensor) -> tf.Tensor:
         return self._above_threshold(self._affine_form(x), x.dtype)
 
-    def conditioned(self, x, gamma, beta, training):
+    def conditioned(self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, training: bool | tf.Tensor) -> tf.Tensor:
         return self._above_threshold(self._affine_form(x) * gamma + beta, x.dtype)
 
     def _affine_form(self, x):

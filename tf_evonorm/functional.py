@@ -16,7 +16,19 @@ OVER = ("batch", "instance", "layer", "group")
 STEP = 8  # places added in one go: a sum over places is a tree of such steps, so that no full-size product is stored
 
 
-def evonorm_b(kind, x, gamma, beta, v=None, *, axis=-1, epsilon=1e-5, variance=None, synchronized=False, compiled=None):
+def evonorm_b(
+    kind: str,
+    x: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    v: tf.Tensor | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    variance: tf.Tensor | None = None,
+    synchronized: bool = False,
+    compiled: bool | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """EvoNorm B0, B1 or B2: x / max(batch deviation, f(x, instance statistic)) * gamma + beta.
 
     | kind | f |
@@ -44,7 +56,18 @@ def evonorm_b(kind, x, gamma, beta, v=None, *, axis=-1, epsilon=1e-5, variance=N
     return _evonorm(kind, x, gamma, beta, v, None, axis, epsilon, variance, synchronized, compiled)
 
 
-def evonorm_s(kind, x, gamma, beta, v=None, *, groups=1, axis=-1, epsilon=1e-5, compiled=None):
+def evonorm_s(
+    kind: str,
+    x: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    v: tf.Tensor | None = None,
+    *,
+    groups: int = 1,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    compiled: bool | None = None,
+) -> tf.Tensor:
     """EvoNorm S0, S1 or S2: x * sigmoid(v * x) / group deviation * gamma + beta.
 
     "s0" learns v; "s1" has v = 1; "s2" has v = 1 and the root mean square in place of the standard deviation.
@@ -67,7 +90,9 @@ def evonorm_s(kind, x, gamma, beta, v=None, *, groups=1, axis=-1, epsilon=1e-5, 
     return _evonorm(kind, x, gamma, beta, v, groups, axis, epsilon, None, False, compiled)[0]
 
 
-def moments(x, over: str = "batch", groups: int = 1, axis: int = -1, synchronized: bool = False):
+def moments(
+    x: tf.Tensor, over: str = "batch", groups: int = 1, axis: int = -1, synchronized: bool = False
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and biased variance of a tensor over one of the four index sets, without a full-size copy.
 
     Args:
@@ -97,7 +122,7 @@ def moments(x, over: str = "batch", groups: int = 1, axis: int = -1, synchronize
     return tuple(_as_rank(value, len(x.shape), places) for value in (mean, variance))
 
 
-def batch_moments(x, axis: int = -1, synchronized: bool = False):
+def batch_moments(x: tf.Tensor, axis: int = -1, synchronized: bool = False) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """(mean, variance) as `moments` over the batch, and the number of values of each channel, over all replicas if synchronized."""
     flat, places = _flattened(x, axis)
     mean, variance = _moments(flat, places)
@@ -106,12 +131,12 @@ def batch_moments(x, axis: int = -1, synchronized: bool = False):
     return *(_as_rank(value, len(x.shape), places) for value in (mean, variance)), values
 
 
-def raised(x):
+def raised(x: tf.Tensor) -> tf.Tensor:
     """x in float32, or as it is in float64."""
     return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
-def all_sum(value):
+def all_sum(value: tf.Tensor) -> tf.Tensor:
     """The sum of `value` over the replicas of the strategy in use; differentiable."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
@@ -119,7 +144,7 @@ def all_sum(value):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def fitting_groups(groups, channels: int) -> int:
+def fitting_groups(groups: int | str, channels: int) -> int:
     """A number of groups that divides the channels.
 
     Args:
@@ -180,6 +205,7 @@ def _compilable(loop):
     def xla(*fixed):
         return tf.function(functools.partial(loop, *fixed), jit_compile=True, autograph=False)
 
+    @tf.autograph.experimental.do_not_convert  # a SavedModel's gradients are traced with autograph, which takes one loop for another
     def run(compiled, fixed, *tensors):
         if not compiled:
             return loop(*fixed, *tensors)

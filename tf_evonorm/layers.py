@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from tf_evonorm import functional
@@ -42,7 +44,13 @@ class _EvoNorm(NormAct):
 class _EvoNormB(_EvoNorm):
     """The series with batch statistics: a moving variance, which inference uses."""
 
-    def __init__(self, momentum: float = 0.9, synchronized: bool = False, moving_variance_initializer="ones", **kwargs):
+    def __init__(
+        self,
+        momentum: float = 0.9,
+        synchronized: bool = False,
+        moving_variance_initializer: str | tf.keras.initializers.Initializer = "ones",
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum must lie in 0..1. Received momentum={momentum}. The authors' is 0.9.")
@@ -196,7 +204,9 @@ class EvoNormS2(_EvoNormS):
     kind = "s2"
 
 
-def exclude_from_weight_decay(model, optimizer=None) -> list:
+def exclude_from_weight_decay(
+    model: tf.keras.layers.Layer, optimizer: tf.keras.optimizers.Optimizer | None = None
+) -> list:
     """The trainable variables of all normalizations in a model (gamma, beta, v, tau), which are not decayed.
 
     Args:

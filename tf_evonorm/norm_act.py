@@ -1,5 +1,9 @@
 """What all layers that normalize and activate have in common: where the channels are, their affine, their precision."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -38,23 +42,29 @@ class NormAct(tf.keras.layers.Layer):
         epsilon: float = 1e-5,
         apply_act: bool = True,
         affine: bool = True,
-        beta_initializer="zeros",
-        gamma_initializer="ones",
-        beta_regularizer=None,
-        gamma_regularizer=None,
-        beta_constraint=None,
-        gamma_constraint=None,
-        **kwargs,
+        beta_initializer: str | tf.keras.initializers.Initializer = "zeros",
+        gamma_initializer: str | tf.keras.initializers.Initializer = "ones",
+        beta_regularizer: tf.keras.regularizers.Regularizer | None = None,
+        gamma_regularizer: tf.keras.regularizers.Regularizer | None = None,
+        beta_constraint: tf.keras.constraints.Constraint | None = None,
+        gamma_constraint: tf.keras.constraints.Constraint | None = None,
+        **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)
         if not epsilon > 0:
             raise ValueError(f"epsilon must be positive. Received epsilon={epsilon}. The paper's is 1e-5.")
         self.axis, self.epsilon, self.apply_act, self.affine = axis, epsilon, apply_act, affine
-        self.vectors = []
+        self.vectors: list[str] = []
         self.describe("beta", beta_initializer, beta_regularizer, beta_constraint)
         self.describe("gamma", gamma_initializer, gamma_regularizer, gamma_constraint)
 
-    def describe(self, name, initializer, regularizer=None, constraint=None):
+    def describe(
+        self,
+        name: str,
+        initializer: str | tf.keras.initializers.Initializer,
+        regularizer: tf.keras.regularizers.Regularizer | None = None,
+        constraint: tf.keras.constraints.Constraint | None = None,
+    ) -> None:
         """Stores `<name>_initializer` and so on, for `channel_weight` and the config."""
         self.vectors = [*self.vectors, name]
         for option, value in zip(OPTIONS, (initializer, regularizer, constraint)):
@@ -79,12 +89,12 @@ class NormAct(tf.keras.layers.Layer):
             self.gamma, self.beta = np.ones(self.channels, dtype), np.zeros(self.channels, dtype)
         super().build(input_shape)
 
-    def channel_weight(self, name):
+    def channel_weight(self, name: str) -> tf.Variable:
         """A trainable variable [C] as `describe` was told."""
         made = {option: getattr(self, f"{name}_{option}") for option in OPTIONS}
         return self.add_weight(name=name, **self._vector(), **made)
 
-    def moving_weight(self, name, initializer):
+    def moving_weight(self, name: str, initializer: str | tf.keras.initializers.Initializer) -> tf.Variable:
         """A variable [C] that follows batches: every replica moves its own, and what is read or saved is their mean."""
         several = {"aggregation": "mean"}
         if KERAS_2:
@@ -101,7 +111,7 @@ class NormAct(tf.keras.layers.Layer):
     def call(self, inputs, training=None):
         return self.normalized(tf.cast(inputs, self.compute_dtype), bool(training) and self.trainable)
 
-    def conditioned(self, x, gamma, beta, training):
+    def conditioned(self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, training: bool | tf.Tensor) -> tf.Tensor:
         """The layer with a gamma and beta of each sample.
 
         Args:
@@ -114,7 +124,7 @@ class NormAct(tf.keras.layers.Layer):
         """
         return tf.cast(functional.raised(self.normalized(x, training)) * gamma + beta, x.dtype)
 
-    def along_channels(self, vector, rank):
+    def along_channels(self, vector: tf.Tensor, rank: int) -> tf.Tensor:
         """[C] reshaped so that it broadcasts against an input of that rank."""
         if self.axis in (-1, rank - 1):
             return tf.convert_to_tensor(vector)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -37,7 +38,9 @@ class PassThrough(tf.keras.layers.Layer):
         return input_shape
 
 
-def replace_norm_act(model: tf.keras.Model, norm_act, keep=()) -> tf.keras.Model:
+def replace_norm_act(
+    model: tf.keras.Model, norm_act: Callable[..., tf.keras.layers.Layer], keep: Collection[str] = ()
+) -> tf.keras.Model:
     """Copies a model with every normalization replaced, together with the activation that follows it.
 
     A normalization followed by an activation becomes `norm_act(apply_act=True)`; one that stands alone, as at the end of
@@ -83,7 +86,7 @@ def replace_norm_act(model: tf.keras.Model, norm_act, keep=()) -> tf.keras.Model
     return new
 
 
-def norm_act_places(model: tf.keras.Model, keep=()) -> list[Place]:
+def norm_act_places(model: tf.keras.Model, keep: Collection[str] = ()) -> list[Place]:
     """Finds what `replace_norm_act` would replace, in the model's order of layers.
 
     Args:

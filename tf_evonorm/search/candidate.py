@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import gc
 import time
+from collections.abc import Iterable
 from typing import Optional
 
 import numpy as np
@@ -48,7 +49,8 @@ class Candidate:
     seed: int = 0
 
     def __call__(self, graph: Graph) -> Outcome:
-        seconds, numbers = collections.Counter(), {}
+        seconds: collections.Counter = collections.Counter()
+        numbers: dict = {}
 
         @contextlib.contextmanager
         def clock(phase):
@@ -111,7 +113,7 @@ class Candidate:
         return [("look", build)] + ([("quality", quality)] if self.quality else [])
 
 
-def repeated(graph, candidate: Candidate, seeds) -> np.ndarray:
+def repeated(graph: Graph, candidate: Candidate, seeds: Iterable[int]) -> np.ndarray:
     """Trains a layer several times without any test.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
@@ -76,7 +77,7 @@ class Evolution:
         self.population: collections.deque = collections.deque(maxlen=rules.window)
         self.told = 0
 
-    def tell(self, key, graph: Graph, scores) -> None:
+    def tell(self, key: Any, graph: Graph, scores: Iterable[float]) -> None:
         """Adds a layer that passed all tests, the oldest leaves a full window.
 
         Args:
@@ -107,7 +108,7 @@ class Evolution:
         return rivals[best[rng.integers(len(best))]]
 
 
-def pareto(scores) -> np.ndarray:
+def pareto(scores: np.ndarray) -> np.ndarray:
     """Numbers of the rows that no other row dominates.
 
     Args:
@@ -122,6 +123,6 @@ def pareto(scores) -> np.ndarray:
     return np.flatnonzero(~(no_lower & higher).any(0))
 
 
-def ranked(members, top: Optional[int] = None) -> list[Member]:
+def ranked(members: Iterable[Member], top: Optional[int] = None) -> list[Member]:
     """Members by their mean score, best first, equal ones in their order."""
     return sorted(members, key=lambda member: -np.mean(member.scores))[:top]

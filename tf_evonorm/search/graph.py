@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -101,7 +101,7 @@ class Graph:
     def pruned(self) -> Graph:
         """The same function without dead nodes."""
         number_of = {number: number for number in range(len(INITIAL))}
-        nodes = []
+        nodes: list[Node] = []
         for number, operation, inputs in self.steps:
             number_of[number] = len(INITIAL) + len(nodes)
             nodes.append(Node(operation, tuple(number_of[i] for i in inputs)))
@@ -112,7 +112,7 @@ class Graph:
         names = {number: str(number) for number in range(len(INITIAL))}
         ordered = {}
         for number, operation, inputs in self.steps:
-            read = sorted(inputs, key=names.get) if operation in COMMUTATIVE else inputs
+            read = sorted(inputs, key=names.__getitem__) if operation in COMMUTATIVE else inputs
             ordered[number] = Node(operation, tuple(read))
             words = " ".join([operation, *(names[i] for i in read)])
             names[number] = hashlib.sha256(words.encode()).hexdigest()
@@ -158,7 +158,7 @@ class Graph:
         return json.dumps({"format": FORMAT, "nodes": [[node.operation, list(node.inputs)] for node in self.nodes]})
 
     @classmethod
-    def read(cls, written) -> Graph:
+    def read(cls, written: Graph | str | bytes | dict) -> Graph:
         """Makes a graph of what came from outside.
 
         Args:
@@ -181,18 +181,19 @@ class Graph:
                 raise ValueError(
                     f"a graph is text or JSON. Received {str(error)[:80]}. Write it with to_json()."
                 ) from error
-        known = isinstance(written, dict) and written.get("format") == FORMAT and isinstance(written.get("nodes"), list)
+        tree: Any = written
+        known = isinstance(tree, dict) and tree.get("format") == FORMAT and isinstance(tree.get("nodes"), list)
         if not known:
             raise ValueError(
-                f'a graph in JSON is {{"format": "{FORMAT}", "nodes": [...]}}. Received {str(written)[:80]}. Write it with to_json().'
+                f'a graph in JSON is {{"format": "{FORMAT}", "nodes": [...]}}. Received {str(tree)[:80]}. Write it with to_json().'
             )
-        for node in written["nodes"]:
+        for node in tree["nodes"]:
             if not (isinstance(node, (list, tuple)) and len(node) == 2 and isinstance(node[1], (list, tuple))):
                 raise ValueError(f'a node in JSON is ["add", [0, 1]]. Received {str(node)[:80]}.')
-        return cls(tuple((operation, tuple(inputs)) for operation, inputs in written["nodes"]))
+        return cls(tuple(Node(operation, tuple(inputs)) for operation, inputs in tree["nodes"]))
 
     @classmethod
-    def load(cls, path) -> Graph:
+    def load(cls, path: str | os.PathLike) -> Graph:
         """Reads a file with JSON or one-line text; see `read`."""
         with open(os.fspath(path), "rb") as file:
             return cls.read(file.read(100_001))
@@ -215,7 +216,9 @@ def mutate(graph: Graph, rng: np.random.Generator, space: Space = Space()) -> Gr
     return Graph((*graph.nodes[:k], _drawn(len(INITIAL) + k, rng, space), *graph.nodes[k + 1 :]))
 
 
-def evaluate(graph: Graph, x, v0, v1, protection: Protection = USUAL, groups: int = 1) -> np.ndarray:
+def evaluate(
+    graph: Graph, x: np.ndarray, v0: np.ndarray, v1: np.ndarray, protection: Protection = USUAL, groups: int = 1
+) -> np.ndarray:
     """Runs a graph in NumPy, in training mode and without affine.
 
     Args:

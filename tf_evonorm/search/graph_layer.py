@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -41,14 +44,14 @@ class GraphLayer(NormAct):
 
     def __init__(
         self,
-        graph,
-        groups="auto",
+        graph: Graph | str | dict,
+        groups: int | str = "auto",
         momentum: float = 0.9,
         synchronized: bool = False,
         division_epsilon: float = primitives.USUAL.division,
         logarithm_epsilon: float = primitives.USUAL.logarithm,
         sign_of_zero: float = primitives.USUAL.sign_of_zero,
-        **kwargs,
+        **kwargs: Any,
     ):
         learned = {v: {o: kwargs.pop(f"{v}_{o}") for o in OPTIONS if f"{v}_{o}" in kwargs} for v in _LEARNED}
         super().__init__(**kwargs)
@@ -76,7 +79,7 @@ class GraphLayer(NormAct):
             first = "zeros" if operation == "mean_batch" else "ones"
             self.moving[str(number)] = self.moving_weight(f"moving_{operation}_{number}", first)
 
-    def normalized(self, x, training):
+    def normalized(self, x: tf.Tensor, training: bool | tf.Tensor) -> tf.Tensor:
         dtype, rank = x.dtype, len(x.shape)
         y = functional.raised(x)
         first = self.axis not in (-1, rank - 1)
@@ -155,7 +158,7 @@ class GraphLayer(NormAct):
         }
 
 
-def layer_from_graph(graph, **options):
+def layer_from_graph(graph: Graph | str | os.PathLike, **options: Any) -> Callable[..., tf.keras.layers.Layer]:
     """What a search has found, for `norm_act=`.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -74,13 +75,13 @@ class Protection:
 USUAL = Protection()
 
 
-def split(operation: str):
+def split(operation: str) -> tuple[str, str | None]:
     """('std', 'batch') of 'std_batch', (name, None) of an element-wise operation."""
     name, _, over = operation.partition("_")
     return name, over or None
 
 
-def draw(rng: np.random.Generator, by: str = "families", without=()) -> str:
+def draw(rng: np.random.Generator, by: str = "families", without: Collection[str] = ()) -> str:
     """Draws an operation.
 
     Args:
@@ -105,7 +106,7 @@ def draw(rng: np.random.Generator, by: str = "families", without=()) -> str:
     return family[rng.integers(len(family))] if len(family) > 1 else family[0]
 
 
-def apply(operation: str, values, protection: Protection = USUAL, groups: int = 1) -> np.ndarray:
+def apply(operation: str, values: Sequence[np.ndarray], protection: Protection = USUAL, groups: int = 1) -> np.ndarray:
     """Computes one operation in NumPy.
 
     Args:
@@ -128,12 +129,12 @@ def apply(operation: str, values, protection: Protection = USUAL, groups: int = 
         )
 
 
-def text(operation: str, inputs) -> str:
+def text(operation: str, inputs: Sequence[str]) -> str:
     """An operation of printed inputs, as text."""
     return _TEXT.get(operation, operation + "({})").format(*inputs)
 
 
-def latex(operation: str, inputs) -> str:
+def latex(operation: str, inputs: Sequence[str]) -> str:
     """An operation of printed inputs, as LaTeX that matplotlib understands too."""
     name, over = split(operation)
     if over is None:
@@ -150,7 +151,7 @@ def _divided(protection, x, y):
     return x / (y + protection.division * sign)
 
 
-_ELEMENTWISE = {
+_ELEMENTWISE: dict[str, Callable] = {
     "add": lambda _, x, y: x + y,
     "mul": lambda _, x, y: x * y,
     "div": _divided,

@@ -80,7 +80,9 @@ class Anchor(NamedTuple):
     backbone: Callable
 
 
-def paper_anchors(resnet_width=0.25, mobilenet_width=0.5, efficientnet_width=0.5) -> tuple[Anchor, ...]:
+def paper_anchors(
+    resnet_width: float = 0.25, mobilenet_width: float = 0.5, efficientnet_width: float = 0.5
+) -> tuple[Anchor, ...]:
     """Pre-activation ResNet-50, MobileNetV2 and EfficientNet-B0, the first two strides 1.
 
     Source: EvoNorm paper, section 4. The three widths are from memory of its appendix and could not be confirmed; stochastic depth
@@ -150,7 +152,14 @@ class Run:
     started again from time to time.
     """
 
-    def __init__(self, anchor: Anchor, norm_act, images: Images, training: Training, seed: int = 0):
+    def __init__(
+        self,
+        anchor: Anchor,
+        norm_act: Callable[..., tf.keras.layers.Layer],
+        images: Images,
+        training: Training,
+        seed: int = 0,
+    ):
         self.anchor, self.images, self.training = anchor, images, training
         tf.keras.utils.set_random_seed(seed)
         backbone = anchor.backbone(norm_act)
@@ -167,7 +176,8 @@ class Run:
             for weight in layer.trainable_weights
             if len(weight.shape) > 1
         ]
-        self.done, self.losses = 0, []
+        self.done = 0
+        self.losses: list[float] = []
         self._rng = np.random.default_rng([seed, 1])
         self._order = np.zeros(0, int)
         self._optimizer = tf.keras.optimizers.SGD(training.rate, training.momentum, nesterov=True)
@@ -187,7 +197,7 @@ class Run:
         predict = tf.function(lambda x: self.model(x, training=False), input_signature=signature, autograph=False)
         return predict.get_concrete_function()
 
-    def next_batch(self, size=None):
+    def next_batch(self, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(crops [b, crop, crop, 3] float32, labels [b] int32) of images drawn without repetition until all were seen."""
         size = size or self.training.batch
         while len(self._order) < size:
@@ -202,7 +212,7 @@ class Run:
             crops[mirrored] = crops[mirrored, :, ::-1]
         return crops.astype(np.float32, copy=False), self.images.train_labels[chosen].astype(np.int32)
 
-    def first_look(self):
+    def first_look(self) -> tuple[float, float]:
         """(loss, least standard deviation over the batch of any logit) of the untrained network on a batch of its own, eagerly."""
         rng, order = self._rng, self._order
         self._rng = np.random.default_rng([0, 2])
@@ -247,6 +257,6 @@ class Run:
         return loss
 
 
-def cross_entropy(labels, logits):
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """[B] float32."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -107,7 +108,7 @@ class Stability:
         return Verdict(True, "", {"steps": self.steps, "norm": largest})
 
 
-def restored(run: Run, weights, test) -> Verdict:
+def restored(run: Run, weights: Sequence[np.ndarray], test: Callable[[Run], Verdict]) -> Verdict:
     """Runs a test of `run` from given weights, and gives it back as it was."""
     now = run.model.get_weights()
     run.model.set_weights(weights)

@@ -12,6 +12,7 @@ import random
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
@@ -181,7 +182,7 @@ class Study:
     def _trials(self):
         return self._storage.get_all_trials(self._id, deepcopy=False)
 
-    def _graph(self, trial) -> Graph:
+    def _graph(self, trial):
         if trial.number not in self._graphs:
             self._graphs[trial.number] = Graph.read(trial.user_attrs["graph"])
         return self._graphs[trial.number]
@@ -208,7 +209,7 @@ class Study:
             for trial in self._trials()
         ]
 
-    def claim(self, me: str):
+    def claim(self, me: str) -> Job | str | None:
         """Takes a candidate: that of a dead worker, or else a new one.
 
         Args:
@@ -293,7 +294,7 @@ class Study:
         return trial.state == TrialState.RUNNING and trial.user_attrs["lease"][0] == me
 
     @contextlib.contextmanager
-    def renewing(self, job: Job, me: str):
+    def renewing(self, job: Job, me: str) -> Iterator[None]:
         """Keeps the lease of a candidate alive."""
         over = threading.Event()
 
@@ -322,7 +323,7 @@ class Study:
         """
         failed = outcome.scores is None and "error" in outcome.numbers
         state = TrialState.COMPLETE if outcome.scores is not None else TrialState.FAIL if failed else TrialState.PRUNED
-        attributes = {"numbers": outcome.numbers, "seconds": outcome.seconds}
+        attributes: dict = {"numbers": outcome.numbers, "seconds": outcome.seconds}
         if outcome.rejected:
             attributes["rejected"] = outcome.rejected
         with self._locked():
@@ -363,7 +364,7 @@ def work(
         job = study.claim(me)
         if job is None:
             return True
-        if job == WAIT:
+        if isinstance(job, str):  # WAIT
             time.sleep(pause)
             continue
         with study.renewing(job, me):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -65,7 +67,13 @@ RECIPES = {
 
 
 @tf.autograph.experimental.do_not_convert
-def two_views(image_bytes, seed, size=(224, 224), recipe="BYOL", scale=None) -> dict[str, tf.Tensor]:
+def two_views(
+    image_bytes: tf.Tensor,
+    seed: tf.Tensor,
+    size: tuple[int, int] = (224, 224),
+    recipe: str | tuple[View, View] = "BYOL",
+    scale: tuple[float, float] | None = None,
+) -> dict[str, tf.Tensor]:
     """Two random views of one image.
 
     Args:
@@ -96,22 +104,23 @@ def two_views(image_bytes, seed, size=(224, 224), recipe="BYOL", scale=None) -> 
     return result
 
 
-def recipe_views(recipe, scale=None) -> tuple[View, View]:
+def recipe_views(recipe: str | tuple[View, View], scale: tuple[float, float] | None = None) -> tuple[View, View]:
     """The two views of a recipe, by name or as they are."""
+    views: Any = recipe
     if isinstance(recipe, str):
         if recipe not in RECIPES:
             raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, or two Views. Received recipe={recipe!r}.")
-        recipe = RECIPES[recipe]
+        views = RECIPES[recipe]
     if scale is not None:
         if not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError(
                 f"scale must be two rising shares of the area. Received scale={scale}. Pass e.g. (0.08, 1.0)."
             )
-        recipe = tuple(dataclasses.replace(view, scale=tuple(scale)) for view in recipe)
-    return recipe
+        views = tuple(dataclasses.replace(view, scale=tuple(scale)) for view in views)
+    return views
 
 
-def centre_view(image_bytes, size=(224, 224), margin: float = 256 / 224) -> tf.Tensor:
+def centre_view(image_bytes: tf.Tensor, size: tuple[int, int] = (224, 224), margin: float = 256 / 224) -> tf.Tensor:
     """The evaluation view: short side scaled to margin * size, centre cut out, normalised; [height, width, 3] float32."""
     sides = tf.cast(image_size(image_bytes), tf.float32)
     window = tf.minimum(
@@ -123,7 +132,7 @@ def centre_view(image_bytes, size=(224, 224), margin: float = 256 / 224) -> tf.T
     return normalised(resized(crop, size))
 
 
-def image_size(image_bytes) -> tf.Tensor:
+def image_size(image_bytes: tf.Tensor) -> tf.Tensor:
     """[2] int32 (height, width); only the header of a JPEG is read."""
 
     def decoded():
@@ -132,7 +141,7 @@ def image_size(image_bytes) -> tf.Tensor:
     return tf.cond(tf.io.is_jpeg(image_bytes), lambda: tf.image.extract_jpeg_shape(image_bytes)[:2], decoded)
 
 
-def decode_crops(image_bytes, windows) -> list[tf.Tensor]:
+def decode_crops(image_bytes: tf.Tensor, windows: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Crops of an image, each [h, w, 3] uint8; of a JPEG only the rectangle around all windows is decoded.
 
     Args:
@@ -157,7 +166,14 @@ def decode_crops(image_bytes, windows) -> list[tf.Tensor]:
     ]
 
 
-def crop_window(seed, height, width, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), tries: int = 10) -> tf.Tensor:
+def crop_window(
+    seed: tf.Tensor,
+    height: tf.Tensor | int,
+    width: tf.Tensor | int,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    tries: int = 10,
+) -> tf.Tensor:
     """A random crop: area uniform in `scale`, logarithm of the aspect uniform, the first of ten draws that fits.
 
     Args:
@@ -185,7 +201,9 @@ def crop_window(seed, height, width, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), tr
     return tf.cast(tf.where(tf.reduce_any(fits), drawn, central), tf.int32)
 
 
-def augmented(crop, seed, size, view: View):
+def augmented(
+    crop: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], view: View
+) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
     """One view of a crop.
 
     Args:
@@ -223,7 +241,7 @@ def _maybe(probability, draw, change, planes):
     return tf.cond(draw < probability, lambda: change(planes), lambda: planes)
 
 
-def resized(image, size) -> tf.Tensor:
+def resized(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """[h, w, 3] -> [*size, 3]: bilinear, antialiased when it shrinks, like Pillow's; float32 in 0..255."""
     return tf.image.resize(image, size, antialias=True)
 
@@ -232,18 +250,18 @@ _SCALE = tuple(1 / (255 * d) for d in DEVIATION)
 _SHIFT = tuple(m / d for m, d in zip(MEAN, DEVIATION))
 
 
-def normalised(image) -> tf.Tensor:
+def normalised(image: tf.Tensor) -> tf.Tensor:
     """[..., 3] in 0..255 -> what the encoder sees."""
     return image * tf.constant(_SCALE) - tf.constant(_SHIFT)
 
 
-def interleaved(planes) -> tf.Tensor:
+def interleaved(planes: tf.Tensor) -> tf.Tensor:
     """[3, h, w] in 0..255 -> [h, w, 3], normalised."""
     planes = planes * tf.constant(_SCALE, shape=[3, 1, 1]) - tf.constant(_SHIFT, shape=[3, 1, 1])
     return tf.transpose(planes, [1, 2, 0])
 
 
-def jittered(planes, draws, view: View) -> tf.Tensor:
+def jittered(planes: tf.Tensor, draws: tf.Tensor, view: View) -> tf.Tensor:
     """Brightness, contrast, saturation and hue in a random order; `draws` are five numbers in 0..1, the last for the order."""
     amounts = (view.brightness, view.contrast, view.saturation)
     factors = [1 - amount + 2 * amount * draw for amount, draw in zip(amounts, draws[:3])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Callable
 
 import tensorflow as tf
@@ -10,7 +11,7 @@ import tensorflow as tf
 from tf_pixpro.geometry import cell_centres, centre_distances, longer_diagonal
 
 
-def rowwise(function: Callable, rows, whole, block: int) -> tf.Tensor:
+def rowwise(function: Callable, rows: Sequence[tf.Tensor], whole: Sequence[tf.Tensor], block: int) -> tf.Tensor:
     """Applies a function to blocks of rows one after another; the backward pass computes each block again instead of keeping it.
 
     Args:
@@ -39,7 +40,7 @@ def rowwise(function: Callable, rows, whole, block: int) -> tf.Tensor:
     return blocked(*rows, *whole)
 
 
-def check_block(block):
+def check_block(block: int | None) -> None:
     """Refuses a block size that is not a positive number; None is for no blocks."""
     if block is not None and block < 1:
         raise ValueError(f"block must be at least 1. Received block={block}. Pass pixels at a time, or None for all.")
@@ -126,7 +127,7 @@ class BlockPairs:
         """The same pairs with rows for view 2."""
         return dataclasses.replace(self, box1=self.box2, box2=self.box1)
 
-    def per_pixel(self, function: Callable, query, key) -> tf.Tensor:
+    def per_pixel(self, function: Callable, query: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
         """`function(query rows [B, r, D], key [B, n, D], mask [B, r, n] bool) -> [B, r, k]` for all rows, [B, n, k]."""
         centres = [cell_centres(box, self.cells) for box in (self.box1, self.box2)]
         unit = longer_diagonal(self.box1, self.box2, self.cells)

@@ -11,7 +11,7 @@ import tensorflow as tf
 GRAY = (0.299, 0.587, 0.114)
 
 
-def luma(planes) -> tf.Tensor:
+def luma(planes: tf.Tensor) -> tf.Tensor:
     """[h, w], ITU-R 601 gray as Pillow's mode L, not rounded."""
     return tf.add_n([weight * plane for weight, plane in zip(GRAY, tf.unstack(planes))])
 
@@ -20,23 +20,23 @@ def _clipped(planes):
     return tf.clip_by_value(planes, 0.0, 255.0)
 
 
-def brightened(planes, factor) -> tf.Tensor:
+def brightened(planes: tf.Tensor, factor: tf.Tensor | float) -> tf.Tensor:
     """Every value times a factor, which is not negative."""
     return tf.minimum(planes * factor, 255.0)
 
 
-def contrasted(planes, factor) -> tf.Tensor:
+def contrasted(planes: tf.Tensor, factor: tf.Tensor | float) -> tf.Tensor:
     """Away from (factor above 1) or toward the mean gray of the image."""
     mean = tf.round(tf.reduce_sum(tf.reduce_mean(planes, axis=[1, 2]) * tf.constant(GRAY)))
     return _clipped(planes * factor + mean * (1 - factor))
 
 
-def saturated(planes, factor) -> tf.Tensor:
+def saturated(planes: tf.Tensor, factor: tf.Tensor | float) -> tf.Tensor:
     """Away from or toward each pixel's own gray."""
     return _clipped(planes * factor + luma(planes) * (1 - factor))
 
 
-def hue_turned(planes, turn) -> tf.Tensor:
+def hue_turned(planes: tf.Tensor, turn: tf.Tensor | float) -> tf.Tensor:
     """Hue turned by a share of the circle, in Pillow's 8-bit HSV: hue and saturation are cut to whole 255ths."""
     red, green, blue = tf.unstack(tf.round(planes))
     value = tf.maximum(tf.maximum(red, green), blue)
@@ -55,17 +55,17 @@ def hue_turned(planes, turn) -> tf.Tensor:
     return value - chroma * tf.clip_by_value(tf.minimum(place, 4.0 - place), 0.0, 1.0)
 
 
-def gray(planes) -> tf.Tensor:
+def gray(planes: tf.Tensor) -> tf.Tensor:
     """Three equal channels."""
     return tf.stack([luma(planes)] * 3)
 
 
-def solarized(planes) -> tf.Tensor:
+def solarized(planes: tf.Tensor) -> tf.Tensor:
     """Values from 128 on turned around: of a value and 255 less it, whichever is smaller."""
     return tf.minimum(planes, 255.0 - planes)
 
 
-def blurred(planes, sigma) -> tf.Tensor:
+def blurred(planes: tf.Tensor, sigma: tf.Tensor | float) -> tf.Tensor:
     """Pillow's GaussianBlur: three box filters of broken width one after another, edges repeated; sigma in pixels, up to 2."""
     _, rows, columns = planes.shape
     down = _blur_matrix(sigma, rows)
@@ -74,7 +74,7 @@ def blurred(planes, sigma) -> tf.Tensor:
     return tf.stack([tf.matmul(down, plane) for plane in tf.unstack(tf.reshape(across, [3, rows, columns]))])
 
 
-def _blur_matrix(sigma, pixels: int) -> tf.Tensor:
+def _blur_matrix(sigma, pixels):
     """[pixels, pixels]: the whole blur of one line as a product, so that each of the three filters meets the edge as it should.
 
     One box filter is a sum over its taps (distance 0, 1, 2) of a weight times a constant matrix. So its third power is a sum of ten

@@ -10,7 +10,7 @@ from typing import Callable, Optional
 
 import tensorflow as tf
 
-from tf_pixpro.augment import centre_view, recipe_views, two_views
+from tf_pixpro.augment import View, centre_view, recipe_views, two_views
 from tf_pixpro.sources import Source, source
 
 __all__ = ["Source", "labelled_dataset", "pretrain_dataset", "source", "training_dataset"]
@@ -20,11 +20,11 @@ _TRIES = 8
 
 def pretrain_dataset(
     source: Source,
-    size=(224, 224),
+    size: tuple[int, int] = (224, 224),
     global_batch: int = 256,
     seed: int = 0,
-    recipe="BYOL",
-    scale=None,
+    recipe: str | tuple[View, View] = "BYOL",
+    scale: tuple[float, float] | None = None,
     input_context: Optional[tf.distribute.InputContext] = None,
     start_step: int = 0,
     max_bad_share: float = 0.01,
@@ -123,9 +123,9 @@ def training_dataset(
 
 def labelled_dataset(
     source: Source,
-    size=(224, 224),
+    size: tuple[int, int] = (224, 224),
     batch: int = 64,
-    input_context=None,
+    input_context: tf.distribute.InputContext | None = None,
     limit: Optional[int] = None,
     margin: float = 256 / 224,
     max_bad_share: float = 0.01,
@@ -218,9 +218,10 @@ class _Failures:
     """Images that could not be decoded: counted, named in the log, and too many of them an error."""
 
     def __init__(self, max_share: float):
-        self.max_share, self.count, self.seen, self.names = max_share, 0, 0, []
+        self.max_share, self.count, self.seen = max_share, 0, 0
+        self.names: list[str] = []
 
-    def first_good(self, read, prepare, tries: int = _TRIES) -> tf.data.Dataset:
+    def first_good(self, read, prepare, tries=_TRIES):
         """Dataset of the one `prepare(read(t))` that works, for t = 0, 1, ...; what failed before it is noted."""
 
         @tf.autograph.experimental.do_not_convert
@@ -231,7 +232,7 @@ class _Failures:
 
         return tf.data.Dataset.range(tries).map(attempt).ignore_errors().take(1)
 
-    def checked(self, batch: int):
+    def checked(self, batch):
         """A map over batches that fails as soon as too many images were bad."""
 
         def check(*parts):

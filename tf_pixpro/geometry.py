@@ -4,15 +4,24 @@ A box is (x1, y1, x2, y2) in fractions of the source image, one unit per axis. A
 them afterwards, so one formula for cell centres, `x1 + (column + 1/2) / columns * (x2 - x1)`, covers flipped views.
 """
 
+from __future__ import annotations
+
 import tensorflow as tf
 
 
-def _floating(value) -> tf.Tensor:
+def _floating(value):
     value = tf.convert_to_tensor(value)
     return value if value.dtype in (tf.float32, tf.float64) else tf.cast(value, tf.float32)
 
 
-def crop_box(top, left, height, width, image_height, image_width) -> tf.Tensor:
+def crop_box(
+    top: tf.Tensor | int,
+    left: tf.Tensor | int,
+    height: tf.Tensor | int,
+    width: tf.Tensor | int,
+    image_height: tf.Tensor | int,
+    image_width: tf.Tensor | int,
+) -> tf.Tensor:
     """Box of a crop in fractions of its source image.
 
     Args:
@@ -30,7 +39,7 @@ def crop_box(top, left, height, width, image_height, image_width) -> tf.Tensor:
     return tf.stack(ends, axis=-1)
 
 
-def flip_box(box, horizontal, vertical=False) -> tf.Tensor:
+def flip_box(box: tf.Tensor, horizontal: tf.Tensor | bool, vertical: tf.Tensor | bool = False) -> tf.Tensor:
     """Box of a view that was flipped after cropping.
 
     Args:
@@ -51,13 +60,13 @@ def flip_box(box, horizontal, vertical=False) -> tf.Tensor:
     return tf.stack(ends, axis=-1)
 
 
-def cell_size(box, cells) -> tf.Tensor:
+def cell_size(box: tf.Tensor, cells: tuple[int, int]) -> tf.Tensor:
     """Signed size of one cell, [..., 2] (width, height) in fractions of the source image."""
     box, (rows, columns) = _floating(box), cells
     return (box[..., 2:] - box[..., :2]) / tf.cast(tf.stack([columns, rows]), box.dtype)
 
 
-def cell_centres(box, cells) -> tf.Tensor:
+def cell_centres(box: tf.Tensor, cells: tuple[int, int]) -> tf.Tensor:
     """Centres of a view's cells in the source image.
 
     Args:
@@ -73,7 +82,7 @@ def cell_centres(box, cells) -> tf.Tensor:
     return box[..., tf.newaxis, :2] + centre * cell_size(box, cells)[..., tf.newaxis, :]
 
 
-def cell_distances(box1, box2, cells) -> tf.Tensor:
+def cell_distances(box1: tf.Tensor, box2: tf.Tensor, cells: tuple[int, int]) -> tf.Tensor:
     """Distance of each cell of view 1 from each cell of view 2.
 
     Args:
@@ -88,12 +97,12 @@ def cell_distances(box1, box2, cells) -> tf.Tensor:
     return centre_distances(cell_centres(box1, cells), cell_centres(box2, cells), longer_diagonal(box1, box2, cells))
 
 
-def longer_diagonal(box1, box2, cells) -> tf.Tensor:
+def longer_diagonal(box1: tf.Tensor, box2: tf.Tensor, cells: tuple[int, int]) -> tf.Tensor:
     """The longer of two views' cell diagonals, [...] in fractions of the source image."""
     return tf.maximum(tf.norm(cell_size(box1, cells), axis=-1), tf.norm(cell_size(box2, cells), axis=-1))
 
 
-def centre_distances(centres1, centres2, diagonal) -> tf.Tensor:
+def centre_distances(centres1: tf.Tensor, centres2: tf.Tensor, diagonal: tf.Tensor) -> tf.Tensor:
     """Distance of each of some cell centres from each of others.
 
     Args:
@@ -107,7 +116,7 @@ def centre_distances(centres1, centres2, diagonal) -> tf.Tensor:
     return tf.norm(offset, axis=-1) / diagonal[..., tf.newaxis, tf.newaxis]
 
 
-def positive_mask(box1, box2, cells, distance: float = 0.7) -> tf.Tensor:
+def positive_mask(box1: tf.Tensor, box2: tf.Tensor, cells: tuple[int, int], distance: float = 0.7) -> tf.Tensor:
     """Which cells of two views show the same place.
 
     Args:

@@ -11,7 +11,16 @@ from tf_pixpro.augment import DEVIATION, MEAN
 from tf_pixpro.geometry import cell_distances, positive_mask
 
 
-def correspondence_figure(view1, view2, box1, box2, cells, distance: float = 0.7, pairs: int = 12, title: str = ""):
+def correspondence_figure(
+    view1: np.ndarray,
+    view2: np.ndarray,
+    box1: np.ndarray,
+    box2: np.ndarray,
+    cells: tuple[int, int],
+    distance: float = 0.7,
+    pairs: int = 12,
+    title: str = "",
+) -> np.ndarray:
     """Both views of one image, lines between the centres of corresponding cells.
 
     Args:
@@ -43,7 +52,14 @@ def correspondence_figure(view1, view2, box1, box2, cells, distance: float = 0.7
     return _pixels(figure)
 
 
-def similarity_figure(view1, view2, features1, features2, cell=None, title: str = ""):
+def similarity_figure(
+    view1: np.ndarray,
+    view2: np.ndarray,
+    features1: np.ndarray,
+    features2: np.ndarray,
+    cell: tuple[int, int] | None = None,
+    title: str = "",
+) -> np.ndarray:
     """Cosine similarity of one cell of the first view with every cell of both views.
 
     Args:
@@ -70,10 +86,10 @@ def similarity_figure(view1, view2, features1, features2, cell=None, title: str 
         axis.imshow(_displayed(view).mean(axis=-1), cmap="gray", vmin=0, vmax=1)
         extent = (-0.5, width - 0.5, height - 0.5, -0.5)
         axis.imshow(similarity, cmap="viridis", alpha=0.65, vmin=low, vmax=high, extent=extent)
-    height, width = np.shape(view1)[0] / rows, np.shape(view1)[1] / columns
+    tall, wide = np.shape(view1)[0] / rows, np.shape(view1)[1] / columns  # of the cell, pixels
     for axis in axes[:2]:
-        corner = (column * width - 0.5, row * height - 0.5)
-        axis.add_patch(Rectangle(corner, width, height, fill=False, ec="red", lw=2))
+        corner = (column * wide - 0.5, row * tall - 0.5)
+        axis.add_patch(Rectangle(corner, wide, tall, fill=False, ec="red", lw=2))
     return _pixels(figure)
 
 

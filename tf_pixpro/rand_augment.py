@@ -11,7 +11,9 @@ from tf_pixpro.colour import brightened, contrasted, saturated
 FILL = (124.0, 116.0, 104.0)  # ImageNet's mean colour, for what comes in from outside the image
 
 
-def rand_augmented(planes, seed, operations: int = 2, magnitude: float = 10.0, spread: float = 0.5) -> tf.Tensor:
+def rand_augmented(
+    planes: tf.Tensor, seed: tf.Tensor, operations: int = 2, magnitude: float = 10.0, spread: float = 0.5
+) -> tf.Tensor:
     """Applies operations drawn from `OPERATIONS`, each with probability 1/2.
 
     Args:
@@ -47,14 +49,14 @@ def _unchanged(planes, strength, sign):
     return tf.identity(planes)
 
 
-def stretched(planes) -> tf.Tensor:
+def stretched(planes: tf.Tensor) -> tf.Tensor:
     """Each channel's values spread over 0..255 (Pillow's autocontrast)."""
     low, high = (reduce(planes, axis=[1, 2], keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
     spread = (planes - low) * 255.0 / tf.maximum(high - low, 1.0)
     return tf.where(high > low, tf.clip_by_value(spread, 0.0, 255.0), planes)
 
 
-def equalized(planes) -> tf.Tensor:
+def equalized(planes: tf.Tensor) -> tf.Tensor:
     """Each channel's values spread so that all are about as frequent (Pillow's equalize)."""
     return tf.stack([_equalized(plane) for plane in tf.unstack(tf.cast(tf.round(planes), tf.int32))])
 
@@ -68,23 +70,23 @@ def _equalized(plane):
     return tf.cast(tf.where(step > 0, tf.gather(levels, plane), plane), tf.float32)
 
 
-def posterized(planes, bits) -> tf.Tensor:
+def posterized(planes: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
     """Values with the highest `bits` of their 8 bits; `bits` a floating whole number."""
     unit = tf.pow(2.0, 8.0 - bits)
     return tf.floor(tf.round(planes) / unit) * unit
 
 
-def solarized_from(planes, threshold) -> tf.Tensor:
+def solarized_from(planes: tf.Tensor, threshold: tf.Tensor | float) -> tf.Tensor:
     """Values from a threshold on turned around."""
     return tf.where(planes < threshold, planes, 255.0 - planes)
 
 
-def lifted(planes, amount) -> tf.Tensor:
+def lifted(planes: tf.Tensor, amount: tf.Tensor | float) -> tf.Tensor:
     """Values below 128 raised by an amount."""
     return tf.where(planes < 128.0, tf.minimum(planes + amount, 255.0), planes)
 
 
-def sharpened(planes, factor) -> tf.Tensor:
+def sharpened(planes: tf.Tensor, factor: tf.Tensor | float) -> tf.Tensor:
     """Away from (factor above 1) or toward a smoothed image; the outermost pixels stay."""
     weights = tf.reshape(tf.constant([1.0, 1, 1, 1, 5, 1, 1, 1, 1]) / 13.0, [3, 3, 1, 1])
     smooth = tf.nn.conv2d(planes[..., tf.newaxis], weights, 1, "VALID")[..., 0]
@@ -94,7 +96,7 @@ def sharpened(planes, factor) -> tf.Tensor:
     return tf.clip_by_value(smooth + factor * (planes - smooth), 0.0, 255.0)
 
 
-def transformed(planes, matrix) -> tf.Tensor:
+def transformed(planes: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
     """An affine transformation: `matrix` is six numbers that take a place (x, y, 1) of the result to one of the image, in pixels
     from the image's corner; bilinear, `FILL` from outside."""
     a, b, c, d, e, f = matrix
@@ -113,7 +115,7 @@ def transformed(planes, matrix) -> tf.Tensor:
     return tf.ensure_shape(tf.transpose(result[0] + fill, [2, 0, 1]), planes.shape)
 
 
-def turned(planes, degrees) -> tf.Tensor:
+def turned(planes: tf.Tensor, degrees: tf.Tensor | float) -> tf.Tensor:
     """Turned around its middle, counter-clockwise."""
     angle = -degrees * (math.pi / 180.0)
     cos, sin = tf.cos(angle), tf.sin(angle)

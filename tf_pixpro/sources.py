@@ -8,7 +8,7 @@ import io
 import os
 import pathlib
 import zipfile
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -33,11 +33,11 @@ class Source:
     num_examples: int
     class_names: tuple[str, ...]
     read: Optional[Callable] = None
-    stream: Optional[Callable] = None
+    stream: Any = None
 
 
 def source(
-    path: str, split: Optional[str] = None, num_examples: Optional[int] = None, min_side: int = 32, **options
+    path: str, split: Optional[str] = None, num_examples: Optional[int] = None, min_side: int = 32, **options: Any
 ) -> Source:
     """Makes a source out of a path or name.
 
@@ -180,7 +180,7 @@ def tfds(name: str, split: str = "train", data_dir: Optional[str] = None) -> Sou
     return Source(f"tfds:{name}", builder.info.splits[split].num_examples, classes, stream=stream)
 
 
-def scenes(num_examples: int = 2000, seed: int = 0, size=(128, 128)) -> Source:
+def scenes(num_examples: int = 2000, seed: int = 0, size: tuple[int, int] = (128, 128)) -> Source:
     """Synthetic scenes, drawn when first asked for; the label is the class of the largest object. See `tf_pixpro.scenes`."""
     from PIL import Image
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +26,7 @@ class Progress:
     first inner loop compiles and gives no rate.
     """
 
-    def __init__(self, global_step, steps: int, global_batch: int, show: bool = True):
+    def __init__(self, global_step: tf.Variable, steps: int, global_batch: int, show: bool = True):
         self._step, self._steps, self._batch, self._show = global_step, steps, global_batch, show
         self._since = None
 
@@ -47,7 +49,7 @@ class Progress:
         self._bar.update(done - self._done)
         self._done, self._since = done, now
 
-    def restart(self, _=None):
+    def restart(self, _: Any = None) -> None:
         """Starts the clock anew, after something that was not training."""
         self._since = time.monotonic() if self._since is not None else None
 
@@ -55,7 +57,7 @@ class Progress:
 class StopAtNonFinite:
     """Stops a run whose loss or gradient is no longer finite, before anything of it is saved."""
 
-    def __init__(self, global_step, workdir: str):
+    def __init__(self, global_step: tf.Variable, workdir: str):
         self._step, self._workdir = global_step, workdir
 
     def __call__(self, output):
@@ -80,7 +82,14 @@ class Pictures:
       every: steps between two drawings, the first after the first inner loop.
     """
 
-    def __init__(self, model, views, folder, global_step, every: int):
+    def __init__(
+        self,
+        model: tf.keras.Model,
+        views: Mapping[str, tf.Tensor],
+        folder: str | None,
+        global_step: tf.Variable,
+        every: int,
+    ):
         self._model, self._views, self._step, self._every = model, views, global_step, every
         self._writer = tf.summary.create_file_writer(folder) if folder else tf.summary.create_noop_writer()
         self._next, self._drawn = 0, False

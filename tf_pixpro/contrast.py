@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import tensorflow as tf
 
+from tf_pixpro.blocks import BlockPairs
 from tf_pixpro.losses import check_temperature, pixel_contrast
 from tf_pixpro.model import PixPro
 
@@ -32,13 +33,13 @@ class PixContrast(PixPro):
         encoder: tf.keras.Model,
         projection: Optional[tf.keras.layers.Layer] = None,
         temperature: float = 0.3,
-        **kwargs,
+        **kwargs: Any,
     ):
         check_temperature(temperature)
         super().__init__(encoder, projection, propagation=tf.keras.layers.Identity(name="propagation"), **kwargs)
         self.temperature = temperature
 
-    def compare(self, query, target, pairs) -> tf.Tensor:
+    def compare(self, query: tf.Tensor, target: tf.Tensor, pairs: tf.Tensor | BlockPairs) -> tf.Tensor:
         return pixel_contrast(query, target, pairs, self.temperature)
 
     def get_config(self):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import tensorflow as tf
 
@@ -14,7 +14,12 @@ class _InstanceTerm(tf.keras.layers.Layer):
     """A query branch on one level of the encoder; its momentum copy is made of `projection` alone."""
 
     def __init__(
-        self, hidden: int = 4096, features: int = 256, synchronized: bool = True, level: Optional[str] = None, **kwargs
+        self,
+        hidden: int = 4096,
+        features: int = 256,
+        synchronized: bool = True,
+        level: Optional[str] = None,
+        **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)
         self.hidden, self.features, self.synchronized, self.level = hidden, features, synchronized, level
@@ -61,7 +66,7 @@ class BYOL(_InstanceTerm):
     pixels; here the mean is over any map. Heads come before the mean, unlike BYOL (arXiv 2006.07733), which averages first.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.prediction = self._head("prediction")
 
@@ -69,15 +74,15 @@ class BYOL(_InstanceTerm):
         self.prediction.build((None, None, None, self.features))
         super().build(input_shape)
 
-    def query(self, features, training=False) -> tf.Tensor:
+    def query(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Vectors of unit length that learn: [B, h, w, C] -> [B, D] float32 (or float64)."""
         return _mean_unit(self.prediction(self.projection(features, training=training), training=training))
 
-    def target(self, features, projection, training=False) -> tf.Tensor:
+    def target(self, features: tf.Tensor, projection: tf.keras.layers.Layer, training: bool = False) -> tf.Tensor:
         """The same of the momentum branch, by its copy of `projection`."""
         return _mean_unit(projection(features, training=training))
 
-    def compare(self, query, target, same_view) -> tf.Tensor:
+    def compare(self, query: tf.Tensor, target: tf.Tensor, same_view: tf.Tensor) -> tf.Tensor:
         """Loss of one direction, [B]."""
         return instance_consistency(query, target)
 
@@ -102,21 +107,21 @@ class SimCLR(_InstanceTerm):
     2002.05709) has no momentum encoder and a head of 2048 and 128 channels; temperature 0.1 is its table 5.
     """
 
-    def __init__(self, temperature: float = 0.1, **kwargs):
+    def __init__(self, temperature: float = 0.1, **kwargs: Any):
         super().__init__(**kwargs)
         check_temperature(temperature)
         self.temperature = temperature
 
-    def query(self, features, training=False) -> tf.Tensor:
+    def query(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Vectors of unit length that learn: [B, h, w, C] -> [B, D] float32 (or float64)."""
         return self.target(features, self.projection, training)
 
-    def target(self, features, projection, training=False) -> tf.Tensor:
+    def target(self, features: tf.Tensor, projection: tf.keras.layers.Layer, training: bool = False) -> tf.Tensor:
         """The same of the momentum branch, by its copy of `projection`."""
         mean = tf.cast(tf.reduce_mean(_full(features), axis=[1, 2], keepdims=True), features.dtype)
         return unit(projection(mean, training=training)[:, 0, 0])
 
-    def compare(self, query, target, same_view) -> tf.Tensor:
+    def compare(self, query: tf.Tensor, target: tf.Tensor, same_view: tf.Tensor) -> tf.Tensor:
         """Loss of one direction, [B]."""
         return instance_contrast(query, target, same_view, self.temperature)
 

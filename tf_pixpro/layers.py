@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import tensorflow as tf
 
@@ -10,13 +10,13 @@ from tf_pixpro.blocks import check_block, rowwise
 from tf_pixpro.normalization import BatchNorm
 
 
-def unit(features, axis: int = -1) -> tf.Tensor:
+def unit(features: tf.Tensor, axis: int = -1) -> tf.Tensor:
     """Vectors divided by their length, float32 (float64 stays), safe at zero: x / max(|x|, 1e-12)."""
     features = features if features.dtype == tf.float64 else tf.cast(features, tf.float32)
     return tf.math.l2_normalize(features, axis=axis, epsilon=1e-24)
 
 
-def pointwise(filters: int, fan_in: int, **kwargs) -> tf.keras.layers.Conv2D:
+def pointwise(filters: int, fan_in: int, **kwargs: Any) -> tf.keras.layers.Conv2D:
     """A 1x1 convolution with bias, both uniform in +-1 / sqrt(fan_in) (the default of the authors' framework)."""
     bound = fan_in**-0.5
     initializer = tf.keras.initializers.RandomUniform(-bound, bound)
@@ -42,7 +42,7 @@ class ProjectionHead(tf.keras.layers.Layer):
     biases start uniform in +-1 / sqrt(input channels), their framework's default. The authors' head takes 2048 channels only.
     """
 
-    def __init__(self, hidden: int = 4096, features: int = 256, synchronized: bool = True, **kwargs):
+    def __init__(self, hidden: int = 4096, features: int = 256, synchronized: bool = True, **kwargs: Any):
         super().__init__(**kwargs)
         for name, value in (("hidden", hidden), ("features", features)):
             if value < 1:
@@ -103,7 +103,7 @@ class PixelPropagation(tf.keras.layers.Layer):
         clamp: float = 0.0,
         synchronized: bool = True,
         block: Optional[int] = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)
         if not sharpness > 0:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import Callable, Optional
+from collections.abc import Mapping
+from typing import Any, Callable, Optional
 
 import tensorflow as tf
-from official.core import config_definitions, train_lib, train_utils
+from official.core import base_task, config_definitions, train_lib, train_utils
 from official.modeling import optimization
 
 from tf_pixpro.actions import Progress, StopAtNonFinite
@@ -18,19 +19,19 @@ MODES = ("train", "eval", "train_and_eval")
 class NonFiniteSteps(tf.keras.metrics.Metric):
     """How many steps lie behind the first one whose loss or gradient was not finite on any replica, itself included."""
 
-    def __init__(self, name="nonfinite_steps", **kwargs):
+    def __init__(self, name: str = "nonfinite_steps", **kwargs: Any):
         super().__init__(name=name, **kwargs)
         # All replicas count the same.
         self.steps = self.add_weight(name="steps", initializer="zeros", aggregation=tf.VariableAggregation.MEAN)
 
-    def update_state(self, *values):
+    def update_state(self, *values: tf.Tensor) -> tf.Tensor:
         finite = tf.reduce_all([tf.math.is_finite(tf.cast(value, tf.float32)) for value in values])
         bad = tf.cast(~finite, tf.float32)
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             bad = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, bad)
         return self.steps.assign_add(tf.cast((bad > 0) | (self.steps > 0), tf.float32))
 
-    def result(self):
+    def result(self) -> tf.Tensor:
         return tf.identity(self.steps)
 
 
@@ -40,7 +41,9 @@ def latest_step(folder: Optional[str]) -> int:
     return int(train_utils.read_global_step_from_checkpoint(path)) if path else 0
 
 
-def experiment_config(steps: int, global_batch: int, trainer=None, runtime=None) -> config_definitions.ExperimentConfig:
+def experiment_config(
+    steps: int, global_batch: int, trainer: Mapping[str, Any] | None = None, runtime: Mapping[str, Any] | None = None
+) -> config_definitions.ExperimentConfig:
     """Model Garden's configuration of a run.
 
     Args:
@@ -66,8 +69,16 @@ def experiment_config(steps: int, global_batch: int, trainer=None, runtime=None)
 
 
 def run(
-    task, config, strategy, workdir, mode="train_and_eval", best=None, keep=None, train_actions=None, progress=True
-):
+    task: base_task.Task,
+    config: config_definitions.ExperimentConfig,
+    strategy: tf.distribute.Strategy,
+    workdir: str,
+    mode: str = "train_and_eval",
+    best: tuple[str, str] | None = None,
+    keep: Callable[[tf.keras.Model, str], object] | None = None,
+    train_actions: Callable[[Any], list] | None = None,
+    progress: bool = True,
+) -> tuple[tf.keras.Model, dict[str, float]]:
     """Trains, evaluates, or both, with Model Garden's loop; starting again in the same folder goes on where the run was.
 
     Args:
@@ -114,7 +125,7 @@ def run(
     bar = Progress(
         trainer.global_step, config.trainer.train_steps, config.task.train_data.global_batch_size, progress and chief
     )
-    results = {}
+    results: dict = {}
     after_train = [StopAtNonFinite(trainer.global_step, workdir), bar]
     if train_actions is not None:
         after_train += [*train_actions(trainer), bar.restart]

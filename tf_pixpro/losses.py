@@ -11,7 +11,7 @@ from tf_pixpro.blocks import BlockPairs
 _NEVER = -1e30  # a logit that takes no part; minus infinity would make slopes of 0 * infinity
 
 
-def pixel_consistency(prediction, target, mask) -> tf.Tensor:
+def pixel_consistency(prediction: tf.Tensor, target: tf.Tensor, mask: tf.Tensor | BlockPairs) -> tf.Tensor:
     """Pixel-to-propagation consistency of one direction (PixPro).
 
     Args:
@@ -32,7 +32,9 @@ def pixel_consistency(prediction, target, mask) -> tf.Tensor:
     return -2.0 * similarity / (positives + 1e-6)
 
 
-def pixel_contrast(query, key, mask, temperature: float = 0.3) -> tf.Tensor:
+def pixel_contrast(
+    query: tf.Tensor, key: tf.Tensor, mask: tf.Tensor | BlockPairs, temperature: float = 0.3
+) -> tf.Tensor:
     """Pixel contrast of one direction (PixContrast).
 
     For each pixel i of the first view that has a positive: -log(sum over positives j of e^(q_i . k_j / temperature) / the same sum over
@@ -59,7 +61,7 @@ def pixel_contrast(query, key, mask, temperature: float = 0.3) -> tf.Tensor:
     return losses / tf.maximum(pixels, 1.0)
 
 
-def instance_consistency(prediction, target) -> tf.Tensor:
+def instance_consistency(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     """Consistency of one direction between whole views (BYOL): [B, D] and [B, D], usually of unit length, to -2 p . t, [B].
 
     Source: the authors' instance branch; the paper's own is `instance_contrast`.
@@ -67,7 +69,7 @@ def instance_consistency(prediction, target) -> tf.Tensor:
     return -2.0 * tf.reduce_sum(prediction * target, axis=-1)
 
 
-def instance_contrast(query, key, same_view, temperature: float = 0.1) -> tf.Tensor:
+def instance_contrast(query: tf.Tensor, key: tf.Tensor, same_view: tf.Tensor, temperature: float = 0.1) -> tf.Tensor:
     """Contrast of one direction between whole views, against all views of all other images on all replicas (SimCLR's NT-Xent).
 
     Args:
@@ -99,7 +101,7 @@ def instance_contrast(query, key, same_view, temperature: float = 0.1) -> tf.Ten
     return tf.reduce_logsumexp(tf.concat([across, within], axis=-1), axis=-1) - positive[:, 0]
 
 
-def check_temperature(temperature):
+def check_temperature(temperature: float) -> None:
     """Refuses a temperature that is not positive."""
     if not temperature > 0:
         raise ValueError(f"temperature must be positive. Received temperature={temperature}. Pass for example 0.3.")

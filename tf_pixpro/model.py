@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Optional, Union
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, Union
 
 import tensorflow as tf
 
@@ -59,7 +59,7 @@ class PixPro(tf.keras.Model):
         pixel_weight: float = 1.0,
         instance_weight: float = 1.0,
         block: Optional[int] = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         _check_terms(projection or propagation, instance, pixel_weight, instance_weight)
@@ -68,7 +68,9 @@ class PixPro(tf.keras.Model):
         self.distance, self.momentum, self.steps, self.block = distance, momentum, steps, block
         self.pixel_weight, self.instance_weight = pixel_weight, instance_weight
         shape = _level_shape(encoder, self.levels)
-        self.encoder, self.projection, self.propagation, self.instance = encoder, None, None, instance
+        self.encoder, self.instance = encoder, instance
+        self.projection: Any = None
+        self.propagation: Any = None
         self.momentum_encoder, self.momentum_projection, self.momentum_instance = _copy(encoder), None, None
         if pixel_weight:
             self.projection = projection if projection is not None else ProjectionHead(name="projection")
@@ -107,19 +109,19 @@ class PixPro(tf.keras.Model):
         return [(copy, part) for copy, part in pairs if copy is not None]
 
     @property
-    def trainable_weights(self):
+    def trainable_weights(self) -> list[tf.Variable]:
         """Weights of the query branch; the momentum copy follows them."""
         return [weight for part in self._query_parts for weight in part.trainable_weights] if self.trainable else []
 
     @property
-    def non_trainable_weights(self):
+    def non_trainable_weights(self) -> list[tf.Variable]:
         """Statistics of the query branch, all of the momentum copy, the momentum's step."""
         rest = [weight for part in self._query_parts for weight in part.non_trainable_weights]
         rest += [weight for copy, _ in self._followers for weight in copy.weights]
         rest.append(self.momentum_step)
         return rest if self.trainable else [*self.encoder.trainable_weights, *rest]
 
-    def project(self, images, training=False) -> tf.Tensor:
+    def project(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """The query branch up to the projection: images [B, H, W, 3] -> [B, h, w, D], not of unit length.
 
         A model without a pixel term gives the features themselves, D = C.
@@ -127,15 +129,15 @@ class PixPro(tf.keras.Model):
         features = self.encoder(images, training=training)[self.level]
         return features if self.projection is None else self.projection(features, training=training)
 
-    def propagate(self, projections, training=False) -> tf.Tensor:
+    def propagate(self, projections: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Propagated pixels of unit length, [B, h, w, D] float32 (or float64)."""
         return unit(self.propagation(projections, training=training))
 
-    def target(self, images, training=False) -> tf.Tensor:
+    def target(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """The momentum branch: images [B, H, W, 3] -> pixels of unit length [B, h, w, D] without gradient."""
         return self._targets(self.momentum_encoder(images, training=training), training)[self.level]
 
-    def compare(self, query, target, pairs) -> tf.Tensor:
+    def compare(self, query: tf.Tensor, target: tf.Tensor, pairs: tf.Tensor | BlockPairs) -> tf.Tensor:
         """The pixel loss of one direction: maps [B, h, w, D] of unit length, mask or `BlockPairs` -> [B]."""
         return pixel_consistency(query, target, pairs)
 
@@ -165,7 +167,7 @@ class PixPro(tf.keras.Model):
         else:
             tf.distribute.get_replica_context().merge_call(update)
 
-    def pretext_loss(self, batch, training=True) -> dict[str, tf.Tensor]:
+    def pretext_loss(self, batch: Mapping[str, tf.Tensor], training: bool = True) -> dict[str, tf.Tensor]:
         """The pretext task on one batch; in training it moves the momentum encoder first.
 
         Args:
@@ -247,7 +249,7 @@ class PixPro(tf.keras.Model):
         """The instance loss from the first view to the second, [B]."""
         return self.instance.compare(queries[0]["instance"], targets[1]["instance"], targets[0]["instance"])
 
-    def learn(self, batch, optimizer) -> dict[str, tf.Tensor]:
+    def learn(self, batch: Mapping[str, tf.Tensor], optimizer: tf.keras.optimizers.Optimizer) -> dict[str, tf.Tensor]:
         """One optimizer step on one (replica's) batch; returns what `pretext_loss` does and 'gradient_norm' of this replica."""
         weights = self.trainable_weights
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -264,10 +266,10 @@ class PixPro(tf.keras.Model):
         optimizer.apply_gradients([(g, weight) for g, weight in zip(gradients, weights) if g is not None])
         return {**logs, "gradient_norm": tf.linalg.global_norm(gradients)}
 
-    def train_step(self, data):
+    def train_step(self, data: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return self.learn(data, self.optimizer)
 
-    def test_step(self, data):
+    def test_step(self, data: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return self.pretext_loss(data, training=False)
 
     def get_config(self):
@@ -277,7 +279,7 @@ class PixPro(tf.keras.Model):
         return {"name": self.name, **parts, "level": level, **{name: getattr(self, name) for name in _NUMBERS}}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> PixPro:
         parts = {
             name: tf.keras.utils.deserialize_keras_object(config[name], custom_objects=custom_objects)
             for name in _PARTS

@@ -1,5 +1,9 @@
 """Batch normalization of the heads: statistics over all replicas, running variance as the authors' framework keeps it."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import tensorflow as tf
 
 
@@ -18,7 +22,7 @@ class BatchNorm(tf.keras.layers.Layer):
     running variance with n / (n - 1), over the global n, where Keras' synchronized layer keeps the biased one.
     """
 
-    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, synchronized: bool = True, **kwargs):
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, synchronized: bool = True, **kwargs: Any):
         # Variables and statistics in float32 (or float64) whatever comes in; the result has the input's type.
         dtype = "float64" if kwargs.pop("dtype", tf.keras.backend.floatx()) == "float64" else "float32"
         super().__init__(dtype=dtype, autocast=False, **kwargs)

@@ -1,6 +1,10 @@
 """How the pretext model's weights move: LARS with the authors' exclusions, their warm-up schedules, the momentum of the key branch."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -29,13 +33,13 @@ class LARS(tf.keras.optimizers.SGD):
 
     def __init__(
         self,
-        learning_rate=1.0,
+        learning_rate: float | tf.keras.optimizers.schedules.LearningRateSchedule = 1.0,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         trust_coefficient: float = 0.001,
         epsilon: float = 1e-8,
         name: str = "LARS",
-        **kwargs,
+        **kwargs: Any,
     ):
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1). Received momentum={momentum}.")
@@ -49,7 +53,7 @@ class LARS(tf.keras.optimizers.SGD):
         self.trust_coefficient = trust_coefficient
         self.epsilon = epsilon
 
-    def update_step(self, gradient, variable, learning_rate=None):
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor | None = None) -> None:
         rate = tf.cast(self.learning_rate if learning_rate is None else learning_rate, variable.dtype)
         if len(variable.shape) > 1:
             gradient = self._adapted(tf.convert_to_tensor(gradient), tf.convert_to_tensor(variable))
@@ -63,7 +67,7 @@ class LARS(tf.keras.optimizers.SGD):
         ratio = self.trust_coefficient * weight_norm / (gradient_norm + self.epsilon)
         return gradient * tf.where((weight_norm > 0) & (gradient_norm > 0), ratio, tf.ones_like(ratio))
 
-    def buffer_of(self, variable) -> tf.Variable:
+    def buffer_of(self, variable: tf.Variable) -> tf.Variable:
         """The momentum buffer of a weight; the optimizer must be built on it."""
         if hasattr(self, "_get_variable_index"):  # Keras 3
             return self.momentums[self._get_variable_index(variable)]
@@ -76,7 +80,7 @@ class LARS(tf.keras.optimizers.SGD):
         return config
 
     @classmethod
-    def from_config(cls, config, **kwargs):
+    def from_config(cls, config: dict, **kwargs: Any) -> LARS:
         return super().from_config({**config, "weight_decay": config.get("weight_decay") or 0.0}, **kwargs)
 
 
@@ -119,7 +123,7 @@ class WarmupCosine(_Warmup):
     Source: the authors' `contrast/lr_scheduler.py` (paper, section 4: cosine, 5 epochs of warm-up). A step counts from 0.
     """
 
-    def __init__(self, peak, steps: int, warmup_steps: int = 0, warmup_factor: float = 100.0, end: float = 1e-6):
+    def __init__(self, peak: float, steps: int, warmup_steps: int = 0, warmup_factor: float = 100.0, end: float = 1e-6):
         super().__init__(peak, warmup_steps, warmup_factor)
         if steps <= warmup_steps:
             raise ValueError(
@@ -128,7 +132,7 @@ class WarmupCosine(_Warmup):
             )
         self.steps, self.end = steps, end
 
-    def after(self, step):
+    def after(self, step: tf.Tensor) -> tf.Tensor:
         progress = tf.minimum(step / (self.steps - self.warmup_steps), 1.0)
         return self.end + (self.peak - self.end) * (1 + tf.cos(math.pi * progress)) / 2
 
@@ -149,11 +153,18 @@ class WarmupStep(_Warmup):
     Source: the authors' `contrast/lr_scheduler.py`, option "step".
     """
 
-    def __init__(self, peak, milestones, rate: float = 0.1, warmup_steps: int = 0, warmup_factor: float = 100.0):
+    def __init__(
+        self,
+        peak: float,
+        milestones: Sequence[int],
+        rate: float = 0.1,
+        warmup_steps: int = 0,
+        warmup_factor: float = 100.0,
+    ):
         super().__init__(peak, warmup_steps, warmup_factor)
         self.milestones, self.rate = list(milestones), rate
 
-    def after(self, step):
+    def after(self, step: tf.Tensor) -> tf.Tensor:
         passed = sum(tf.cast(step >= m - self.warmup_steps, step.dtype) for m in self.milestones)
         return self.peak * self.rate ** tf.convert_to_tensor(passed, step.dtype)
 
@@ -161,7 +172,7 @@ class WarmupStep(_Warmup):
         return {**super().get_config(), "milestones": self.milestones, "rate": self.rate}
 
 
-def momentum_schedule(step, steps: int, start: float = 0.99):
+def momentum_schedule(step: tf.Tensor | int, steps: int, start: float = 0.99) -> tf.Tensor:
     """Momentum of the key branch at one step: a half cosine from `start` to 1.
 
     Args:

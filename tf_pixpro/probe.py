@@ -6,7 +6,12 @@ import numpy as np
 
 
 def nearest_neighbour_accuracy(
-    bank, bank_labels, queries, labels, neighbours: int = 20, temperature: float = 0.07
+    bank: np.ndarray,
+    bank_labels: np.ndarray,
+    queries: np.ndarray,
+    labels: np.ndarray,
+    neighbours: int = 20,
+    temperature: float = 0.07,
 ) -> float:
     """Share of queries whose label the weighted vote of their nearest bank features names.
 
@@ -43,7 +48,14 @@ def nearest_neighbour_accuracy(
     return float(np.mean(votes.argmax(axis=1) == np.asarray(labels)))
 
 
-def linear_accuracy(bank, bank_labels, queries, labels, strength: float = 1.0, iterations: int = 500) -> float:
+def linear_accuracy(
+    bank: np.ndarray,
+    bank_labels: np.ndarray,
+    queries: np.ndarray,
+    labels: np.ndarray,
+    strength: float = 1.0,
+    iterations: int = 500,
+) -> float:
     """Share of queries that a logistic regression on the bank's standardised features labels rightly.
 
     Args:

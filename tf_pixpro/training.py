@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Callable
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable
 
 import numpy as np
 import tensorflow as tf
-from official.core import base_task
+from official.core import base_task, config_definitions
 from official.modeling import performance
 
 from tf_pixpro import loop
@@ -52,16 +53,28 @@ class PixProTask(base_task.Task):
       ValueError: from the first step, if jit_compile meets several replicas.
     """
 
-    def __init__(self, model, optimizer, views, evaluation=None, jit_compile=False, logging_dir=None, name="pixpro"):
+    def __init__(
+        self,
+        model: Callable[[], PixPro],
+        optimizer: Callable[[], tf.keras.optimizers.Optimizer],
+        views: Callable[..., tf.data.Dataset],
+        evaluation: Probe | Callable[..., tf.data.Dataset] | None = None,
+        jit_compile: bool = False,
+        logging_dir: str | None = None,
+        name: str = "pixpro",
+    ):
         super().__init__(params=None, logging_dir=logging_dir, name=name)
         self._make_model, self._make_optimizer, self._make_views = model, optimizer, views
-        self.evaluation, self.jit_compile = evaluation, jit_compile
+        self.evaluation: Any = evaluation
+        self.jit_compile = jit_compile
 
     def build_model(self) -> PixPro:
         self._model = self._make_model()
         return self._model
 
-    def create_optimizer(self, optimizer_config=None, runtime_config=None, dp_config=None):
+    def create_optimizer(
+        self, optimizer_config: Any = None, runtime_config: Any = None, dp_config: Any = None
+    ) -> tf.keras.optimizers.Optimizer:
         """The optimizer with its buffers already made, so that a checkpoint finds them."""
         optimizer = self._make_optimizer()
         if runtime_config is not None and runtime_config.mixed_precision_dtype == "float16":
@@ -69,10 +82,10 @@ class PixProTask(base_task.Task):
         optimizer.build(self._model.trainable_weights)
         return optimizer
 
-    def initialize(self, model):
+    def initialize(self, model: PixPro) -> None:
         """Nothing to load: a run starts from its own weights."""
 
-    def build_inputs(self, params, input_context=None):
+    def build_inputs(self, params: Any, input_context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
         if params.is_training:
             return self._make_views(input_context, loop.latest_step(self.logging_dir))
         if self.evaluation is None:
@@ -85,12 +98,18 @@ class PixProTask(base_task.Task):
         bank, queries = (_marked(part(input_context), is_query) for part, is_query in parts)
         return bank.concatenate(queries).prefetch(tf.data.AUTOTUNE)
 
-    def build_metrics(self, training=True):
+    def build_metrics(self, training: bool = True) -> list[tf.keras.metrics.Metric]:
         names = _LOGGED if training else _LOGGED[1:3]
         metrics = [tf.keras.metrics.Mean(name) for name in names] if training or not self._probes() else []
         return [*metrics, loop.NonFiniteSteps()] if training else metrics
 
-    def train_step(self, inputs, model, optimizer, metrics=None):
+    def train_step(
+        self,
+        inputs: Mapping[str, tf.Tensor],
+        model: PixPro,
+        optimizer: tf.keras.optimizers.Optimizer,
+        metrics: Sequence[tf.keras.metrics.Metric] | None = None,
+    ) -> dict[str, tf.Tensor]:
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if self.jit_compile and replicas > 1:
             raise ValueError(
@@ -108,7 +127,9 @@ class PixProTask(base_task.Task):
                 metric.update_state(logs[metric.name])
         return {self.loss: logs["loss"]}
 
-    def validation_step(self, inputs, model, metrics=None):
+    def validation_step(
+        self, inputs: Mapping[str, tf.Tensor], model: PixPro, metrics: Sequence[tf.keras.metrics.Metric] | None = None
+    ) -> dict[str, tf.Tensor]:
         if not self._probes():
             logs = model.pretext_loss(inputs, training=False)
             for metric in metrics or ():
@@ -123,14 +144,16 @@ class PixProTask(base_task.Task):
             logs = tf.distribute.get_replica_context().all_gather(tf.nest.map_structure(tf.identity, logs), axis=0)
         return logs
 
-    def aggregate_logs(self, state=None, step_outputs=None):
+    def aggregate_logs(self, state: list | None = None, step_outputs: Any = None) -> list | None:
         if not self._probes():
             return None
         replicas = 1 if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy) else None
         whole = {name: np.concatenate([v.numpy() for v in values[:replicas]]) for name, values in step_outputs.items()}
         return [*(state or []), whole]
 
-    def reduce_aggregated_logs(self, aggregated_logs, global_step=None):
+    def reduce_aggregated_logs(
+        self, aggregated_logs: list | None, global_step: tf.Variable | None = None
+    ) -> dict[str, float]:
         if not aggregated_logs:
             return {}
         features, labels, query = (
@@ -149,7 +172,15 @@ class PixProTask(base_task.Task):
         return isinstance(self.evaluation, Probe)
 
 
-def pretrain(task, config, strategy, workdir, mode="train_and_eval", pictures=None, progress=True):
+def pretrain(
+    task: PixProTask,
+    config: config_definitions.ExperimentConfig,
+    strategy: tf.distribute.Strategy,
+    workdir: str,
+    mode: str = "train_and_eval",
+    pictures: Mapping[str, tf.Tensor] | None = None,
+    progress: bool = True,
+) -> tuple[PixPro, dict[str, float]]:
     """Runs a `PixProTask`, see `tf_pixpro.loop.run`, and keeps its encoder as `backbone`, which Model Garden reads.
 
     Args:

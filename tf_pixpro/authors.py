@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +18,7 @@ _ATTRIBUTES = {
 _HEAD = {"linear1": "expand", "bn1": "norm", "linear2": "reduce"}
 _ORDER = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "downsample.0", "downsample.1")
 _SHOWN = 8
-_DEPTHS = {
+_DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
     (True, (3, 4, 6, 3)): 50,
     (True, (3, 4, 23, 3)): 101,
     (True, (3, 8, 36, 3)): 152,
@@ -26,7 +27,7 @@ _DEPTHS = {
 }
 
 
-def names(model) -> dict[str, tf.Variable]:
+def names(model: tf.keras.Model) -> dict[str, tf.Variable]:
     """Names in the authors' state dict (without `module.`), in its order, and the variables of a pretext model.
 
     Args:
@@ -59,7 +60,7 @@ def names(model) -> dict[str, tf.Variable]:
     return _variables(layers)
 
 
-def encoder_names(encoder) -> dict[str, tf.Variable]:
+def encoder_names(encoder: tf.keras.Model) -> dict[str, tf.Variable]:
     """The same for an encoder alone, whose names are torchvision's."""
     return _variables(_encoder_layers("", encoder))
 
@@ -76,18 +77,18 @@ def encoder_arguments(state: dict) -> dict:
     Raises:
       ValueError: if it is no ResNet's.
     """
-    blocks = [
+    found = [
         {int(m[2]) for m in map(re.compile(r"layer(\d)\.(\d+)\.").match, state) if m and int(m[1]) == n}
         for n in range(1, 5)
     ]
-    blocks = tuple(map(len, blocks))
+    blocks = tuple(map(len, found))
     if "conv1.weight" not in state or not all(blocks):
         raise ValueError(
             "a ResNet has conv1.weight and layer1 to layer4. Received a state dict of "
             f"{len(state)} entries such as {', '.join(map(repr, list(state)[:3])) or 'none'}."
         )
     bottleneck = "layer1.0.conv3.weight" in state
-    arguments = {"depth": _DEPTHS.get((bottleneck, blocks), 50 if bottleneck else 18)}
+    arguments: dict = {"depth": _DEPTHS.get((bottleneck, blocks), 50 if bottleneck else 18)}
     if (bottleneck, blocks) not in _DEPTHS:
         arguments["blocks"] = blocks
     if len(state["conv1.weight"]) != 64:
@@ -156,7 +157,7 @@ def load(named: dict, state: dict) -> None:
         variable.assign(kernel(np.asarray(state[name])).astype(variable.dtype.name))
 
 
-def state(model, batches: int = 0) -> dict[str, np.ndarray]:
+def state(model: tf.keras.Model, batches: int = 0) -> dict[str, np.ndarray]:
     """A model as the authors' state dict, with their `module.` and their order.
 
     Args:
@@ -171,14 +172,14 @@ def state(model, batches: int = 0) -> dict[str, np.ndarray]:
     return result
 
 
-def optimized(model) -> list[str]:
+def optimized(model: tf.keras.Model) -> list[str]:
     """Names of the trained weights in the order of the authors' optimizer: first those of one axis, which are not decayed."""
     followers = ("encoder_k.", "projector_k.", "projector_instance_k.")
     learned = {n: v for n, v in names(model).items() if not n.startswith(followers) and "running" not in n}
     return [n for flat in (True, False) for n, v in learned.items() if (len(v.shape) == 1) == flat]
 
 
-def load_buffers(model, optimizer, saved: dict) -> None:
+def load_buffers(model: tf.keras.Model, optimizer: tf.keras.optimizers.Optimizer, saved: dict) -> None:
     """Gives a built `LARS` the momentum buffers of the authors' optimizer.
 
     Args:
@@ -204,7 +205,7 @@ def load_buffers(model, optimizer, saved: dict) -> None:
     load({name: slots[name] for name in order}, dict(zip(order, buffers)))
 
 
-def buffers(model, optimizer, **hyperparameters) -> dict:
+def buffers(model: tf.keras.Model, optimizer: tf.keras.optimizers.Optimizer, **hyperparameters: Any) -> dict:
     """The state of a built `LARS` as the authors' `optimizer` entry.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Collection
 
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
@@ -82,7 +83,7 @@ def load_backbone(encoder: tf.keras.Model, path: str) -> str:
     return path
 
 
-def check_parts(items: dict, path: str, partial=()) -> list[str]:
+def check_parts(items: dict, path: str, partial: Collection[str] = ()) -> list[str]:
     """Compares the parts of a model with those of the same name in a checkpoint, before anything is read.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Sequence
 from typing import Optional
 
 import tensorflow as tf
@@ -14,11 +15,11 @@ from tf_pixpro.model import PixPro
 
 
 def export_encoder(
-    model_or_checkpoint,
+    model_or_checkpoint: tf.keras.Model | str | os.PathLike,
     path: str,
     *,
     encoder: Optional[tf.keras.Model] = None,
-    image_size=(224, 224),
+    image_size: tuple[int, int] = (224, 224),
 ) -> str:
     """Writes an encoder as a SavedModel that turns images into features.
 
@@ -61,7 +62,12 @@ def export_encoder(
 
 
 def export_classifier(
-    classifier: tf.keras.Model, path: str, *, class_names, image_size=(224, 224), margin=256 / 224
+    classifier: tf.keras.Model,
+    path: str,
+    *,
+    class_names: Sequence[str],
+    image_size: tuple[int, int] = (224, 224),
+    margin: float = 256 / 224,
 ) -> str:
     """Writes a classifier as a SavedModel that turns images into classes.
 

@@ -40,7 +40,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError,
 _NO_FILE = "must be a checkpoint that torch.save has written"
 
 
-def read(path) -> object:
+def read(path: str | os.PathLike) -> object:
     """Reads a file of torch.save, of the zip format (since PyTorch 1.6) or the one before.
 
     Args:
@@ -73,7 +73,7 @@ def read(path) -> object:
         raise ValueError(f"{path!r} {_NO_FILE}. {_sentence(error)}") from error
 
 
-def write(path, tree, legacy: bool = True) -> str:
+def write(path: str | os.PathLike, tree: object, legacy: bool = True) -> str | os.PathLike:
     """Writes what `read` gives as a file that torch.load reads, with `weights_only=True` too.
 
     Args:
@@ -115,7 +115,7 @@ class _Storage:
     kind: str
     key: str
     count: int
-    numbers: np.ndarray = None
+    numbers: np.ndarray | None = None
 
     def fill(self, data):
         numbers = np.frombuffer(data, STORAGES[self.kind])
@@ -271,10 +271,10 @@ class _Pickled:
     def __init__(self, legacy):
         self.legacy, self.arrays = legacy, []
 
-    def document(self, tree) -> bytes:
+    def document(self, tree):
         return b"\x80\x02" + self._of(tree) + b"."
 
-    def _of(self, tree) -> bytes:
+    def _of(self, tree):
         if tree is None or isinstance(tree, bool):
             return {None: b"N", True: b"\x88", False: b"\x89"}[tree]
         if isinstance(tree, (np.ndarray, np.generic)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickletools
-from typing import Callable, Optional
+from typing import Any, BinaryIO, Callable, Optional
 
 _CONSTANTS = {
     *(
@@ -39,7 +39,7 @@ class _Name:
         self.name, self.call = name, call
 
 
-def load(stream, allowed: dict, persistent: Optional[Callable] = None):
+def load(stream: BinaryIO, allowed: dict, persistent: Optional[Callable] = None) -> Any:
     """Reads one pickled object.
 
     Args:

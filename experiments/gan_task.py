@@ -155,10 +155,11 @@ class AdversarialTask(base_task.Task):
     def _discriminator_step(self, rows, model):
         label = rows["other_label"][:, 0]
         generated = model.generator([rows["latent"][:, 0], label], training=True)
-        images, labels = tf.concat([rows["image"], generated], 0), tf.concat([rows["label"], label], 0)
+        images = tf.concat([rows["image"], tf.cast(generated, rows["image"].dtype)], 0)
+        labels = tf.concat([rows["label"], label], 0)
 
         def loss():
-            real, fake = tf.split(model.discriminator([images, labels], training=True), 2)
+            real, fake = tf.split(tf.cast(model.discriminator([images, labels], training=True), tf.float32), 2)
             return tf.reduce_mean(tf.nn.relu(1 - real)) + tf.reduce_mean(tf.nn.relu(1 + fake))
 
         return _descend(loss, model.discriminator.trainable_weights, model.discriminator_optimizer)
@@ -167,7 +168,7 @@ class AdversarialTask(base_task.Task):
         def loss():
             label = rows["other_label"][:, 1]
             generated = model.generator([rows["latent"][:, 1], label], training=True)
-            return -tf.reduce_mean(model.discriminator([generated, label], training=True))
+            return -tf.reduce_mean(tf.cast(model.discriminator([generated, label], training=True), tf.float32))
 
         return _descend(loss, model.generator.trainable_weights, optimizer)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from collections.abc import Callable
+from typing import Optional
 
 import tensorflow as tf
 
 from tf_evonorm.baselines import BatchNormAct
 from tf_evonorm.conditional import ConditionalNormAct, spectral
+from tf_evonorm.norm_act import NormAct
 
 __all__ = ["ConditionalNormAct", "SelfAttention", "discriminator", "generator"]
 
@@ -34,7 +36,7 @@ def generator(
     num_classes: int = 1000,
     latent: int = 128,
     embedding: int = 128,
-    norm_act: Optional[Callable] = None,
+    norm_act: Optional[Callable[..., NormAct]] = None,
     attention: Optional[int] = 64,
     output_channels: int = 3,
 ) -> tf.keras.Model:

@@ -1,5 +1,9 @@
 """Layers of a class-conditional generator: normalization whose gamma and beta follow a condition, and spectral normalization."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import tensorflow as tf
 
 from tf_evonorm.norm_act import NormAct
@@ -22,7 +26,7 @@ class SpectralNormalization(tf.keras.layers.SpectralNormalization):
     Source: Miyato et al. 2018. There the kernel itself stays as it is and gradients flow through the division too; Keras projects.
     """
 
-    def __init__(self, layer, **kwargs):
+    def __init__(self, layer: tf.keras.layers.Layer, **kwargs: Any) -> None:
         full = {"dtype": layer.dtype, "autocast": False}
         super().__init__(layer, **{**kwargs, **full})
 
@@ -30,7 +34,7 @@ class SpectralNormalization(tf.keras.layers.SpectralNormalization):
     def call(self, inputs, training=False):
         return super().call(inputs, training=bool(training) and self.trainable)
 
-    def normalize_weights(self):
+    def normalize_weights(self) -> None:
         rows, u = tf.reshape(self.kernel, [-1, self.kernel.shape[-1]]), tf.convert_to_tensor(self.vector_u)
         for _ in range(self.power_iterations):
             v = tf.math.l2_normalize(tf.matmul(u, rows, transpose_b=True))
@@ -40,7 +44,7 @@ class SpectralNormalization(tf.keras.layers.SpectralNormalization):
         self.kernel.assign(tf.reshape(tf.math.divide_no_nan(rows, largest), self.kernel.shape))
 
 
-def spectral(layer):
+def spectral(layer: tf.keras.layers.Layer) -> SpectralNormalization:
     """`SpectralNormalization` of a layer that has a name, called after it."""
     return SpectralNormalization(layer, name=f"{layer.name}_spectral")
 
@@ -63,7 +67,7 @@ class ConditionalNormAct(tf.keras.layers.Layer):
       reaches its layers; here it takes the place of their gamma and beta.
     """
 
-    def __init__(self, layer: NormAct, **kwargs):
+    def __init__(self, layer: NormAct, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if layer.affine or layer.axis == 1:
             raise ValueError(
@@ -101,6 +105,6 @@ class ConditionalNormAct(tf.keras.layers.Layer):
         return {**super().get_config(), "layer": tf.keras.layers.serialize(self.layer)}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> ConditionalNormAct:
         layer = tf.keras.layers.deserialize(config["layer"], custom_objects=custom_objects)
         return cls(**{**config, "layer": layer})

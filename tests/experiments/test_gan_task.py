@@ -1,5 +1,12 @@
 """Adversarial training in Model Garden's loop, on networks of a few layers: averages, replicas, resume, kill -9, both stops."""
 
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +17,7 @@ from tf_evonorm.conditional import spectral
 from tf_pixpro import loop
 
 STEPS, BATCH, PARTS = 4, 8, 2
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def generator():
@@ -144,6 +152,50 @@ def test_divergence_stops_the_run_and_says_so(tmp_path):
         run(tmp_path / "collapsed", collapse=3, collapse_loss=1e9)
 
 
+@pytest.mark.parametrize("dtype", [pytest.param("float16", marks=pytest.mark.slow)])
+def test_mixed_precision(tmp_path, dtype):
+    tf.keras.mixed_precision.set_global_policy(f"mixed_{dtype}")
+    try:
+        trained = run(tmp_path, 2)
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    for network in (trained.generator, trained.discriminator):
+        assert all(w.dtype == tf.float32 and np.isfinite(w).all() for w in network.weights)
+
+
 def test_mistakes():
     with pytest.raises(ValueError, match="Received discriminator_steps=0"):
         AdversarialTask(networks, optimizers, batches, discriminator_steps=0)
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_if_it_had_not_been_killed(tmp_path):
+    def start(folder):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(
+            [sys.executable, __file__, str(folder)], env=environment, stderr=subprocess.PIPE, text=True
+        )
+
+    whole = start(tmp_path / "whole")
+    killed = start(tmp_path / "parts")
+    limit = time.monotonic() + 300
+    while not (tmp_path / "parts" / "ckpt-5.index").exists() and killed.poll() is None and time.monotonic() < limit:
+        time.sleep(0.001)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    again = start(tmp_path / "parts")
+    for process in (whole, again):
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-3000:]
+    first, second = (tf.train.load_checkpoint(str(tmp_path / name)) for name in ("whole", "parts"))
+    names = [name for name in first.get_variable_to_shape_map() if "GRAPH" not in name and "save_counter" not in name]
+    assert any("discriminator_optimizer" in name for name in names)
+    for name in names:
+        np.testing.assert_array_equal(first.get_tensor(name), second.get_tensor(name), err_msg=name)
+
+
+if __name__ == "__main__":  # a run of the test above
+    tf.config.experimental.enable_op_determinism()
+    tf.keras.utils.set_random_seed(0)
+    run(pathlib.Path(sys.argv[1]), steps=60)

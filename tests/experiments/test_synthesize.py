@@ -1,12 +1,15 @@
 """The synthesis binary: its recipes, pictures and SavedModel; a run that is judged by a classifier, resumed and served."""
 
 import importlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import session, synthesize
+from experiments import classify, session, synthesize
+from experiments.export import export
 from experiments.gan_export import export_generator
 from experiments.gan_pictures import SamplePictures, grid
 from tf_pixpro import data
@@ -86,6 +89,28 @@ def test_pictures_are_written_at_intervals_and_at_the_end(tmp_path):
     assert sorted(summaries) == ["interpolation"] * 2 + ["samples"] * 2
 
 
+ALONE = """
+import sys, numpy as np, tensorflow as tf
+served = tf.saved_model.load(sys.argv[1])
+sample = served.signatures["sample"]
+draw = lambda seed, count, t: sample(seed=tf.constant(seed, tf.int64), label=tf.zeros([count], tf.int64), truncation=tf.constant(t))
+np.save(sys.argv[2], draw(3, 4, 1.0)["images"])
+assert not [name for name in sys.modules if name.split(".")[0] in ("tf_evonorm", "tf_pixpro", "experiments")]
+"""
+
+
+@pytest.mark.slow
+def test_the_export_answers_in_a_fresh_process(tmp_path):
+    export_generator(small_generator(), str(tmp_path / "served"), NAMES)
+    found = tmp_path / "images.npy"
+    command = [sys.executable, "-I", "-c", ALONE, str(tmp_path / "served"), str(found)]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    sample = tf.saved_model.load(str(tmp_path / "served")).signatures["sample"]
+    here = sample(seed=tf.constant(3, tf.int64), label=tf.zeros([4], tf.int64), truncation=tf.constant(1.0))
+    np.testing.assert_array_equal(np.load(found), here["images"])
+
+
 def test_the_export_and_its_seeds(tmp_path):
     generator = small_generator()
     assert export_generator(generator, str(tmp_path / "served"), NAMES) == str(tmp_path / "served")
@@ -124,3 +149,26 @@ def test_mistakes(tmp_path):
         session.build(synthesize.scores, "scores", {"limits": 3}, config=config)
     with pytest.raises(ValueError, match="Received 'tiny'"):
         config_of("biggan_deep_128_imagenet", "tiny")
+
+
+@pytest.mark.slow
+def test_a_run_is_judged_and_served(tmp_path):
+    judge = config_of("evonorm_r20_cifar10", "smoke")
+    judge.norm_act.layer = "bn_relu"
+    classify.main(session.start_session(judge, str(tmp_path / "judge"), "train"))
+    config = config_of("biggan_32_cifar10", "smoke")
+    config.scores.update(classifier=str(tmp_path / "judge"), name="r8", splits=2, batch=4)
+    workdir = tmp_path / "run"
+    trained, results = synthesize.main(session.start_session(config, str(workdir)))
+    assert {"frechet_distance_r8", "inception_score_r8", "best_frechet_distance_r8"} <= set(results)
+    assert "fid" not in results and results["frechet_distance_r8"] > 0
+    assert 1 <= results["inception_score_r8"] <= 8
+    assert {path.name for path in (workdir / "pictures").glob("*.png")} == {"samples-4.png", "interpolation-4.png"}
+    kept, names = synthesize.restored(config, str(workdir))
+    z, label = tf.random.stateless_normal([2, 8], [1, 1]), tf.constant([0, 1])
+    np.testing.assert_allclose(kept([z, label]), trained.average([z, label]), atol=1e-6)
+    line = export(str(tmp_path / "served"), workdir=str(workdir))
+    assert f"{len(names)} classes, 32 pixels" in line
+    served = tf.saved_model.load(str(tmp_path / "served")).signatures["serving_default"]
+    images = served(latent=z, label=tf.cast(label, tf.int64))["images"]
+    np.testing.assert_allclose(np.asarray(images, "float32"), (trained.average([z, label]) + 1) * 127.5, atol=0.51)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
+from official.vision.configs import maskrcnn
 from official.vision.modeling import factory
 
 from tf_pixpro.transfer.models import call_rcnn
@@ -20,7 +24,12 @@ class Octaves(int):
         return 1.0
 
 
-def mask_rcnn_c4(encoder, params, norm_act=None, regularizer=None) -> tf.keras.Model:
+def mask_rcnn_c4(
+    encoder: tf.keras.Model,
+    params: maskrcnn.MaskRCNN,
+    norm_act: Callable[..., tf.keras.layers.Layer] | None = None,
+    regularizer: tf.keras.regularizers.Regularizer | None = None,
+) -> tf.keras.Model:
     """A Mask R-CNN on level 4, or a Faster R-CNN with `params.include_mask` False.
 
     Args:
@@ -90,7 +99,13 @@ class BoxHead(tf.keras.layers.Layer):
     Output shape: ([B, N, classes], [B, N, 4 classes]).
     """
 
-    def __init__(self, level5, classes, regularizer=None, **kwargs):
+    def __init__(
+        self,
+        level5: tf.keras.layers.Layer,
+        classes: int,
+        regularizer: tf.keras.regularizers.Regularizer | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.level5 = level5
         self.scores = _dense(classes, 0.01, regularizer, "scores")
@@ -110,7 +125,14 @@ class MaskHead(tf.keras.layers.Layer):
     Output shape: [B, N, 14, 14].
     """
 
-    def __init__(self, level5, classes, filters=256, regularizer=None, **kwargs):
+    def __init__(
+        self,
+        level5: tf.keras.layers.Layer,
+        classes: int,
+        filters: int = 256,
+        regularizer: tf.keras.regularizers.Regularizer | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.level5 = level5
         options = {"kernel_regularizer": regularizer}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Sequence
+from typing import Any, Callable
 
 import tensorflow as tf
 from official.vision.configs import image_classification as configs
@@ -39,9 +40,9 @@ class ClassificationTask(image_classification.ImageClassificationTask):
         held_out: Callable,
         num_classes: int,
         label_smoothing: float = 0.0,
-        logging_dir=None,
-        init=None,
-        name="classification",
+        logging_dir: str | None = None,
+        init: str | None = None,
+        name: str = "classification",
     ):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1). Received label_smoothing={label_smoothing}.")
@@ -56,18 +57,20 @@ class ClassificationTask(image_classification.ImageClassificationTask):
     def build_model(self) -> tf.keras.Model:
         return self._make_model()
 
-    def initialize(self, model):
+    def initialize(self, model: tf.keras.Model) -> None:
         """The whole encoder from its checkpoint, or an error that names what does not fit; a resumed run does not come here."""
         if self._init:
             load_backbone(getattr(model.backbone, "encoder", model.backbone), self._init)
 
-    def build_inputs(self, params, input_context=None) -> tf.data.Dataset:
+    def build_inputs(self, params: Any, input_context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
         if params.is_training:
             return self._images(input_context, loop.latest_step(self.logging_dir))
         return self._held_out(input_context)
 
 
-def classifier(backbone: tf.keras.Model, num_classes: int, dropout: float = 0.0, weight_decay: float = 0.0):
+def classifier(
+    backbone: tf.keras.Model, num_classes: int, dropout: float = 0.0, weight_decay: float = 0.0
+) -> tf.keras.Model:
     """Model Garden's classifier on the highest level of a backbone: mean over places, dropout, one dense layer.
 
     Args:
@@ -89,7 +92,7 @@ def classifier(backbone: tf.keras.Model, num_classes: int, dropout: float = 0.0,
     )
 
 
-def half_squared_norm(weight_decay: float):
+def half_squared_norm(weight_decay: float) -> tf.keras.regularizers.Regularizer | None:
     """The regularizer whose gradient is `weight_decay` times the weight, None for 0.
 
     For the kernels of convolutions and dense layers only; gamma, beta and v of normalizations are not decayed.
@@ -98,9 +101,9 @@ def half_squared_norm(weight_decay: float):
 
 
 def training_view(
-    size=(224, 224),
-    scale=(0.08, 1.0),
-    ratio=(3 / 4, 4 / 3),
+    size: Sequence[int] = (224, 224),
+    scale: Sequence[float] = (0.08, 1.0),
+    ratio: Sequence[float] = (3 / 4, 4 / 3),
     flip: float = 0.5,
     shift: int = 0,
     randaugment_layers: int = 0,
@@ -124,7 +127,8 @@ def training_view(
       draws from TensorFlow's global seed and not from `seed`: a resumed run then sees other operations than one never stopped).
     """
     size = tuple(size)
-    view = augment.View(scale=tuple(scale), ratio=tuple(ratio), flip=flip, jitter=0.0, gray=0.0)
+    crop: dict = {"scale": tuple(scale), "ratio": tuple(ratio)}
+    view = augment.View(**crop, flip=flip, jitter=0.0, gray=0.0)
     random = garden.RandAugment(randaugment_layers, randaugment_magnitude) if randaugment_layers else None
 
     def prepare(example, seed):

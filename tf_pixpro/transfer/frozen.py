@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 MODES = ("inference", "training")
@@ -27,7 +29,12 @@ class Frozen(tf.keras.Model):
     """
 
     def __init__(
-        self, encoder: tf.keras.Model, mode: str = "inference", standardize: bool = False, name="frozen", **kwargs
+        self,
+        encoder: tf.keras.Model,
+        mode: str = "inference",
+        standardize: bool = False,
+        name: str = "frozen",
+        **kwargs: Any,
     ):
         if mode not in MODES:
             raise ValueError(f"the mode of a frozen encoder must be {' or '.join(MODES)}. Received mode={mode!r}.")
@@ -47,12 +54,12 @@ class Frozen(tf.keras.Model):
         return {level: tf.stop_gradient(features) for level, features in levels.items()}
 
     @property
-    def trainable_weights(self):
+    def trainable_weights(self) -> list[tf.Variable]:
         """None: normalizations that are told `trainable=False` would leave training mode, so the weights are hidden instead."""
         return []
 
     @property
-    def non_trainable_weights(self):
+    def non_trainable_weights(self) -> list[tf.Variable]:
         """All of the encoder's, and the statistics that standardize."""
         return self.encoder.weights + (self.norm.weights if self.norm is not None else [])
 

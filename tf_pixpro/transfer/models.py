@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import tensorflow as tf
+from official.vision.configs import maskrcnn, semantic_segmentation
+from official.vision.configs import retinanet as retinanet_config
 from official.vision.modeling import factory
 from official.vision.modeling.decoders import factory as decoders
 
 from tf_pixpro.transfer.norms import replace_norms, replace_output_norms
 
 
-def segmenter(encoder, params, norm_act=None, regularizer=None, fcn=None) -> tf.keras.Model:
+def segmenter(
+    encoder: tf.keras.Model,
+    params: semantic_segmentation.SemanticSegmentationModel,
+    norm_act: Callable[..., tf.keras.layers.Layer] | None = None,
+    regularizer: tf.keras.regularizers.Regularizer | None = None,
+    fcn: Mapping[str, int] | None = None,
+) -> tf.keras.Model:
     """A semantic segmenter.
 
     Args:
@@ -49,7 +59,12 @@ def segmenter(encoder, params, norm_act=None, regularizer=None, fcn=None) -> tf.
     return model
 
 
-def retinanet(encoder, params, norm_act=None, regularizer=None) -> tf.keras.Model:
+def retinanet(
+    encoder: tf.keras.Model,
+    params: retinanet_config.RetinaNet,
+    norm_act: Callable[..., tf.keras.layers.Layer] | None = None,
+    regularizer: tf.keras.regularizers.Regularizer | None = None,
+) -> tf.keras.Model:
     """A RetinaNet.
 
     Args:
@@ -71,7 +86,12 @@ def retinanet(encoder, params, norm_act=None, regularizer=None) -> tf.keras.Mode
     return model
 
 
-def mask_rcnn(encoder, params, norm_act=None, regularizer=None) -> tf.keras.Model:
+def mask_rcnn(
+    encoder: tf.keras.Model,
+    params: maskrcnn.MaskRCNN,
+    norm_act: Callable[..., tf.keras.layers.Layer] | None = None,
+    regularizer: tf.keras.regularizers.Regularizer | None = None,
+) -> tf.keras.Model:
     """A Mask R-CNN, or a Faster R-CNN with `params.include_mask` False.
 
     Args:
@@ -98,7 +118,7 @@ def mask_rcnn(encoder, params, norm_act=None, regularizer=None) -> tf.keras.Mode
     return model
 
 
-def call_rcnn(model, params):
+def call_rcnn(model: tf.keras.Model, params: maskrcnn.MaskRCNN) -> None:
     """Builds all weights of a two-stage detector."""
     model(tf.keras.Input(params.input_size), image_shape=tf.keras.Input([2]), training=False)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 _BATCH_NORMS = (tf.keras.layers.BatchNormalization, tf.keras.layers.experimental.SyncBatchNormalization)
 
 
-def replace_norms(module: tf.keras.layers.Layer, norm_act):
+def replace_norms(module: tf.keras.layers.Layer, norm_act: Callable[..., tf.keras.layers.Layer]) -> None:
     """Puts `norm_act` into a built head or a layer of Model Garden's, in the place of batch normalization and what follows it.
 
     Args:
@@ -26,7 +28,7 @@ def replace_norms(module: tf.keras.layers.Layer, norm_act):
                 setattr(layer, name, tf.identity)
 
 
-def replace_output_norms(model: tf.keras.Model, norm_act) -> tf.keras.Model:
+def replace_output_norms(model: tf.keras.Model, norm_act: Callable[..., tf.keras.layers.Layer]) -> tf.keras.Model:
     """A functional model (such as Model Garden's FPN) with new weights and `norm_act(apply_act=False)` for each batch normalization."""
 
     def fresh(layer):

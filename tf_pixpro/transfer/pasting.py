@@ -7,7 +7,7 @@ from official.vision.ops import mask_ops
 from PIL import Image
 
 
-def boxes(predicted, image_info) -> np.ndarray:
+def boxes(predicted: np.ndarray, image_info: np.ndarray) -> np.ndarray:
     """Boxes in pixels of the image.
 
     Args:
@@ -21,7 +21,7 @@ def boxes(predicted, image_info) -> np.ndarray:
     return np.stack([x1, y1, x2 - x1, y2 - y1], axis=1)
 
 
-def mask(predicted, box, size) -> np.ndarray:
+def mask(predicted: np.ndarray, box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """One mask [H, W] bool, of an image of that size.
 
     Args:
@@ -32,7 +32,7 @@ def mask(predicted, box, size) -> np.ndarray:
     return mask_ops.paste_instance_masks(predicted[None], np.asarray(box, np.float32)[None], *size)[0] > 0
 
 
-def classes(logits, image_info) -> np.ndarray:
+def classes(logits: np.ndarray, image_info: np.ndarray) -> np.ndarray:
     """Class numbers [H, W] uint8 of the image as it was.
 
     Args:
@@ -42,4 +42,4 @@ def classes(logits, image_info) -> np.ndarray:
     size, scale = image_info[0].astype(int), image_info[2]
     height, width = np.minimum(np.rint(size * scale), logits.shape[:2]).astype(int)
     numbers = np.argmax(logits[:height, :width], axis=-1).astype(np.uint8)
-    return np.asarray(Image.fromarray(numbers).resize((size[1], size[0]), Image.NEAREST))
+    return np.asarray(Image.fromarray(numbers).resize((size[1], size[0]), Image.Resampling.NEAREST))

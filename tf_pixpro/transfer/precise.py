@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import tensorflow as tf
 
 
@@ -21,7 +24,16 @@ class PreciseNorm:
       value before and after a batch tells the batch's own: (after - momentum * before) / (1 - momentum).
     """
 
-    def __init__(self, forward, model, batches, strategy, global_step, every: int, steps: int):
+    def __init__(
+        self,
+        forward: Callable[[Any], Any],
+        model: tf.keras.Model,
+        batches: Callable[[], Iterator],
+        strategy: tf.distribute.Strategy,
+        global_step: tf.Variable,
+        every: int,
+        steps: int,
+    ):
         self._batches, self._strategy, self._step = batches, strategy, global_step
         self._every, self._steps, self._moving = every, steps, list(moving_statistics(model))
         self._forward = tf.function(lambda inputs: strategy.run(forward, [inputs]))
@@ -42,7 +54,7 @@ class PreciseNorm:
                 variable.assign(tf.cast(total / self._steps, variable.dtype))
 
 
-def moving_statistics(model):
+def moving_statistics(model: tf.keras.Model) -> Iterator[tuple[tf.Variable, float]]:
     """Yields (variable, momentum) of every moving statistic that a forward pass in training moves."""
     for layer in model._flatten_layers():
         momentum = getattr(layer, "momentum", None)

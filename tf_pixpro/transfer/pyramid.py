@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 from official.vision.modeling.decoders.fpn import FPN
 from official.vision.modeling.heads.dense_prediction_heads import RetinaNetHead
@@ -9,7 +12,15 @@ from official.vision.modeling.heads.dense_prediction_heads import RetinaNetHead
 from tf_pixpro.checkpoints import check_parts
 
 
-def pyramid(backbone, min_level=3, max_level=7, filters=256, towers=0, synchronized=True, name="pyramid") -> Pyramid:
+def pyramid(
+    backbone: tf.keras.Model,
+    min_level: int = 3,
+    max_level: int = 7,
+    filters: int = 256,
+    towers: int = 0,
+    synchronized: bool = True,
+    name: str = "pyramid",
+) -> Pyramid:
     """Puts Model Garden's FPN, and the towers of its RetinaNet head, on a backbone.
 
     Args:
@@ -42,7 +53,16 @@ class Pyramid(tf.keras.Model):
     released. Here the head is RetinaNet's instead of FCOS', whose towers differ in their normalization.
     """
 
-    def __init__(self, backbone, min_level=3, max_level=7, filters=256, towers=0, synchronized=True, **kwargs):
+    def __init__(
+        self,
+        backbone: tf.keras.Model,
+        min_level: int = 3,
+        max_level: int = 7,
+        filters: int = 256,
+        towers: int = 0,
+        synchronized: bool = True,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         specs = getattr(backbone, "output_specs", {})
         if str(min_level) not in specs or not min_level <= max_level:
@@ -89,7 +109,7 @@ class Pyramid(tf.keras.Model):
         return {"name": self.name, "backbone": backbone, **{name: getattr(self, name) for name in names}}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> Pyramid:
         backbone = tf.keras.utils.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
         return cls(**{**config, "backbone": backbone})
 
@@ -106,7 +126,7 @@ class Towers(RetinaNetHead):
         return convolutions, norms, tf.identity
 
 
-def load_parts(detector, path: str, parts=None) -> list[str]:
+def load_parts(detector: tf.keras.Model, path: str, parts: Sequence[str] | None = None) -> list[str]:
     """Fills a detector of Model Garden with what a pre-trained `Pyramid` left: backbone, decoder, and head as far as it has one.
 
     Args:

@@ -11,7 +11,7 @@ from official.vision.evaluation.coco_evaluator import COCOEvaluator
 KINDS = ("coco", "voc", "voc07")
 
 
-def coco_scores(kind: str, annotation_file: str, masks: bool):
+def coco_scores(kind: str, annotation_file: str, masks: bool) -> COCOEvaluator:
     """An evaluator for Model Garden's detection tasks.
 
     Args:
@@ -45,12 +45,12 @@ class PascalEvaluator(COCOEvaluator):
     Source: the VOC development kits (2007 and 2010); the mean over thresholds as PixPro's detection protocol reports it.
     """
 
-    def __init__(self, annotation_file, eleven_points=False):
+    def __init__(self, annotation_file: str, eleven_points: bool = False):
         super().__init__(annotation_file, include_mask=False)
         self._eleven_points = eleven_points
 
-    def evaluate(self):
-        truth = collections.defaultdict(lambda: collections.defaultdict(list))
+    def evaluate(self) -> dict[str, np.float32]:
+        truth: dict = collections.defaultdict(lambda: collections.defaultdict(list))
         for entry in self._coco_gt.dataset["annotations"]:
             x, y, width, height = entry["bbox"]
             box = (x, y, x + width, y + height, bool(entry.get("difficult", 0)))
@@ -105,8 +105,7 @@ def voc_average_precision(truth: dict, found: list, threshold: float = 0.5, elev
         elif not truth[image][best][4]:
             hits.append((image, best) not in taken)
             taken.add((image, best))
-    hits = np.array(hits, bool)
-    right = np.cumsum(hits)
+    right = np.cumsum(np.array(hits, bool))
     recall, precision = right / wanted, right / np.arange(1, len(hits) + 1)
     if eleven_points:
         return float(np.mean([precision[recall >= r - 1e-12].max(initial=0.0) for r in np.linspace(0, 1, 11)]))
@@ -123,7 +122,7 @@ def _iou(one, other):
     return both / ((one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - both)
 
 
-def mean_of_present(confusion) -> float:
+def mean_of_present(confusion: np.ndarray) -> float:
     """Mean IoU over the classes that occur in labels or predictions.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 
 import tensorflow as tf
 from official.core import config_definitions
@@ -14,7 +15,13 @@ from official.vision.serving import semantic_segmentation as segmentation
 SIGNATURES = ("image_bytes", "image_tensor", "tf_example")
 
 
-def export_transfer(model, params, folder: str, checkpoint: str | None = None, labels=None) -> str:
+def export_transfer(
+    model: tf.keras.Model,
+    params: config_definitions.TaskConfig,
+    folder: str,
+    checkpoint: str | None = None,
+    labels: Mapping[int, str] | None = None,
+) -> str:
     """Writes a SavedModel.
 
     Args:

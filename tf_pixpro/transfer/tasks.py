@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
 from official.modeling import performance
 from official.vision.tasks import maskrcnn, retinanet, semantic_segmentation
 
@@ -81,21 +85,21 @@ class SegmentationTask(_OfObjects, semantic_segmentation.SemanticSegmentationTas
 
     best = ("mean_iou", "higher")
 
-    def __init__(self, *args, window=None, **kwargs):
+    def __init__(self, *args: Any, window: Mapping[str, int] | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._window = window
 
-    def inference_step(self, inputs, model):
+    def inference_step(self, inputs: tf.Tensor, model: tf.keras.Model) -> dict[str, tf.Tensor]:
         """The whole image, or windows of it that overlap."""
         if self._window is None:
             return super().inference_step(inputs, model)
         return {"logits": windows.slide(lambda part: model(part, training=False)["logits"], inputs, **self._window)}
 
-    def aggregate_logs(self, state=None, step_outputs=None):
+    def aggregate_logs(self, state: Any = None, step_outputs: Any = None) -> bool:
         """Nothing: the metric adds up by itself. Model Garden's empties it here, after the first batch, which is then lost."""
         return True
 
-    def reduce_aggregated_logs(self, aggregated_logs, global_step=None):
+    def reduce_aggregated_logs(self, aggregated_logs: Any, global_step: tf.Variable | None = None) -> dict[str, float]:
         logs = super().reduce_aggregated_logs(aggregated_logs, global_step)
         logs["mean_iou"] = mean_of_present(self.iou_metric.total_cm.numpy())
         self.iou_metric.reset_state()
@@ -107,11 +111,11 @@ class RetinaNetTask(_OfObjects, retinanet.RetinaNetTask):
 
     best = ("AP", "higher")
 
-    def __init__(self, *args, scores="coco", **kwargs):
+    def __init__(self, *args: Any, scores: str = "coco", **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._scores = scores
 
-    def build_metrics(self, training=True):
+    def build_metrics(self, training: bool = True) -> list[tf.keras.metrics.Metric]:
         metrics = super().build_metrics(training)
         if not training:
             self.coco_metric = coco_scores(self._scores, self.task_config.annotation_file, False)
@@ -123,11 +127,11 @@ class MaskRCNNTask(_OfObjects, maskrcnn.MaskRCNNTask):
 
     best = ("AP", "higher")
 
-    def __init__(self, *args, scores="coco", **kwargs):
+    def __init__(self, *args: Any, scores: str = "coco", **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._scores = scores
 
-    def forward(self, inputs, model):
+    def forward(self, inputs: Any, model: tf.keras.Model) -> None:
         images, labels = inputs
         masks = {"gt_masks": labels["gt_masks"]} if self.task_config.model.include_mask else {}
         truth = {name: labels[name] for name in ("anchor_boxes", "gt_boxes", "gt_classes")}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 
-def slide(logits_of, images, size: int, stride: int):
+def slide(logits_of: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, size: int, stride: int) -> tf.Tensor:
     """Averages logits over all windows that a pixel lies in.
 
     Args:

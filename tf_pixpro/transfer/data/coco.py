@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_pixpro.transfer.data.pictures import Category, Picture, Problems, Thing, clipped
 
 
-def coco(images: str, annotations: str, problems: Problems):
+def coco(images: str, annotations: str, problems: Problems) -> tuple[list[Picture], list[Category]]:
     """Reads a COCO instances file.
 
     Args:

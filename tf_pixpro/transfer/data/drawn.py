@@ -13,7 +13,9 @@ from tf_pixpro.scenes import CLASS_NAMES, scene
 from tf_pixpro.transfer.data.pictures import Category, Picture, Thing
 
 
-def scenes(folder: str, count: int, seed: int = 0, size=(128, 128), objects=(2, 6)):
+def scenes(
+    folder: str, count: int, seed: int = 0, size: tuple[int, int] = (128, 128), objects: tuple[int, int] = (2, 6)
+) -> tuple[list[Picture], list[Category]]:
     """Draws scenes into PNG files with boxes, outlines and class masks.
 
     Args:

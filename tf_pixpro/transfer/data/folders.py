@@ -33,7 +33,7 @@ CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence"
 _UNLABELLED = 255
 
 
-def cityscapes(root: str, split: str, problems: Problems):
+def cityscapes(root: str, split: str, problems: Problems) -> tuple[list[Picture], list[Category]]:
     """Reads leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/*_gtFine_labelTrainIds.png.
 
     Args:
@@ -58,7 +58,7 @@ def cityscapes(root: str, split: str, problems: Problems):
     ), [Category(label, name) for label, name in enumerate(CITYSCAPES)]
 
 
-def camvid(root: str, split: str, problems: Problems):
+def camvid(root: str, split: str, problems: Problems) -> tuple[list[Picture], list[Category]]:
     """Reads CamVid's 11 classes: leftImg8bit as for `cityscapes`, camvid12/SPLIT/SEQUENCE_FRAME.png with 11 for no class.
 
     Args, returns and raises as `cityscapes`; the classes are the 11 of the SegNet tutorial.

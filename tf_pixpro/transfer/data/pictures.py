@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from absl import logging
@@ -74,9 +75,10 @@ class Problems:
 
     def __init__(self, strict: bool = False, kept: int = 1000):
         self.strict, self.kept = strict, kept
-        self.counts, self.lines = collections.Counter(), []
+        self.counts: collections.Counter = collections.Counter()
+        self.lines: list[str] = []
 
-    def add(self, kind: str, where: str, what: str):
+    def add(self, kind: str, where: str, what: str) -> None:
         """Tells of one problem.
 
         Args:
@@ -95,13 +97,15 @@ class Problems:
             self.lines.append(line)
         logging.info("%s", line)
 
-    def take(self, counts, lines):
+    def take(self, counts: Mapping[str, int], lines: Sequence[str]) -> None:
         """Adds what another one has counted."""
         self.counts.update(counts)
         self.lines += lines[: self.kept - len(self.lines)]
 
 
-def clipped(box, size, where, problems: Problems):
+def clipped(
+    box: tuple[float, float, float, float], size: tuple[int, int], where: str, problems: Problems
+) -> tuple[float, float, float, float] | None:
     """A box inside its picture: itself, its part that is inside, told as a problem, or None if nothing of it is.
 
     Args:
@@ -123,7 +127,7 @@ def clipped(box, size, where, problems: Problems):
     return inside
 
 
-def fraction(pictures, share: float):
+def fraction(pictures: Sequence[Picture], share: float) -> list[Picture]:
     """The same share of a data set at every call and on every machine, chosen by image number.
 
     Args:

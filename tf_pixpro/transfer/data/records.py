@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -14,13 +15,19 @@ from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as run_lengths
 from tqdm import tqdm
 
-from tf_pixpro.transfer.data.pictures import Picture, Problems
+from tf_pixpro.transfer.data.pictures import Category, Picture, Problems
 
 _feature = tfrecord_lib.convert_to_feature
 
 
 def write_records(
-    pictures, categories, folder: str, name: str, problems: Problems, shards: int = 8, progress: bool = True
+    pictures: Sequence[Picture],
+    categories: Sequence[Category],
+    folder: str,
+    name: str,
+    problems: Problems,
+    shards: int = 8,
+    progress: bool = True,
 ) -> dict:
     """Writes a data set as Model Garden reads it.
 
@@ -76,7 +83,7 @@ def write_records(
     return summary
 
 
-def tf_example(picture: Picture, problems: Problems):
+def tf_example(picture: Picture, problems: Problems) -> tf.train.Example | None:
     """One picture as Model Garden's decoders take it, or None if its files are broken.
 
     Returns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from xml.etree import ElementTree
 from xml.parsers import expat
 
@@ -37,7 +38,9 @@ VOC = tuple(
 )
 
 
-def voc(root: str, split: str, problems: Problems, names=VOC, first: int = 1):
+def voc(
+    root: str, split: str, problems: Problems, names: Sequence[str] = VOC, first: int = 1
+) -> tuple[list[Picture], list[Category]]:
     """Reads one list of a Pascal VOC folder.
 
     Args:

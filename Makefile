@@ -24,6 +24,7 @@ docs: $(VENV)/installed  ## the API reference, into build/docs
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 wheel: $(VENV)/installed  ## build the wheel into dist/ and use it from an environment of its own
 	rm -rf dist build

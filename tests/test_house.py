@@ -142,6 +142,29 @@ def test_every_file_says_what_it_is_for_and_stays_small(path):
     assert len(text.splitlines()) <= 450, f"{path}: two purposes in one room?"
 
 
+def public_functions(tree, owner=""):
+    """(name, function) of every public function, method and __init__; what Keras itself calls is known from its own manual."""
+    keras = ("build", "call", "compute_output_shape", "get_config") if owner else ()
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public_functions(node, f"{node.name}.")
+        elif (
+            isinstance(node, ast.FunctionDef) and node.name not in keras and node.name.strip("_") in (node.name, "init")
+        ):
+            yield owner + node.name, node
+
+
+@pytest.mark.parametrize("path", sources("tf_pixpro", "tf_evonorm"), ids=module_name)
+def test_public_signatures_have_type_hints(path):
+    for name, function in public_functions(ast.parse(path.read_text())):
+        taken = function.args
+        arguments = [*taken.posonlyargs, *taken.args, *taken.kwonlyargs, *filter(None, (taken.vararg, taken.kwarg))]
+        bare = [a.arg for a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+        if function.returns is None and not name.endswith("__init__"):
+            bare.append("return")
+        assert not bare, f"{name}: no type hint for {', '.join(bare)}"
+
+
 def test_public_names_are_these():
     import tf_pixpro
 

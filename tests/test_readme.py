@@ -22,8 +22,8 @@ SHORTER = {
     "steps_per_epoch=100, epochs=10": "steps_per_epoch=1, epochs=1",
     "PixPro(resnet(18)": "PixPro(resnet(18, blocks=(1, 1, 1, 1), width=0.125)",
 }
-# tests/experiments/test_demo.py runs the first, .ci/run the second; the third trains sixty networks.
-ELSEWHERE = ("make demo", "make test", ".venv/bin/python -m experiments.benchmark batch-sizes")
+# tests/experiments/test_demo.py runs the first, .ci/run the second; the others train many networks.
+ELSEWHERE = ("make demo", "make test", ".venv/bin/python -m experiments.benchmark")
 
 
 def photos(path, count=4):

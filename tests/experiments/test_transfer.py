@@ -149,8 +149,19 @@ def test_a_segmenter_trains_goes_on_and_is_served(tmp_path):
         assert json.load(file)["labels"]["1"] == "disc_stripes"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+# One of each kind, and each part that only one config has; the others take minutes each and are run by `make thorough`.
+KINDS = (
+    "bccd_retinanet_r18",
+    "cityscapes_fcn_r50",
+    "coco_mask_rcnn_evonorm_r50_fpn",
+    "coco_mask_rcnn_spinenet96",
+    "voc_faster_rcnn_r50_c4_24k",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in KINDS else pytest.mark.thorough) for name in NAMES]
+)
 def test_every_config_trains_on_one_and_two_replicas_and_is_served(tmp_path, two_replicas, name):
     config = config_of(name)
     config.schedule.steps = 2

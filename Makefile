@@ -7,7 +7,7 @@ CONSTRAINTS ?= constraints/$(STACK).txt
 WORKDIR ?= workdir/demo
 RUN = TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 
-.PHONY: demo test slow docs lint wheel clean
+.PHONY: demo test slow thorough docs lint wheel clean
 
 demo: $(VENV)/installed  ## pre-train, fine-tune with few labels, print the table (IMAGES=folder-or-zip for your own pictures)
 	$(RUN) -m experiments.demo --workdir=$(WORKDIR) $(if $(IMAGES),--images=$(IMAGES))
@@ -17,6 +17,9 @@ test: $(VENV)/installed  ## the quick tests
 
 slow: $(VENV)/installed  ## training runs and process kills
 	$(RUN) -m pytest -n 2 -m slow
+
+thorough: $(VENV)/installed  ## what takes too long for every change: all transfer configs
+	$(RUN) -m pytest -m thorough
 
 docs: $(VENV)/installed  ## the API reference, into build/docs
 	$(RUN) -W ignore -m pdoc --docformat google -o build/docs $$(find tf_pixpro tf_evonorm -name '*.py' | sed 's|/__init__||; s|\.py$$||; s|/|.|g' | sort)

@@ -133,11 +133,10 @@ def draw(found: dict, path: str):
 
     figure, axes = pyplot.subplots(figsize=(7.5, 4), dpi=110)
     for number, (layer, title) in enumerate(TITLES.items()):
-        for index, one in enumerate(found.get(layer, [])):
-            points = [point for point in one["curve"] if point[0]]
-            axes.plot(
-                *zip(*points or [(0, 0)]), marker=".", color=f"C{number}", alpha=0.7, label="" if index else title
-            )
+        curves = [[point for point in one["curve"] if point[0]] for one in found.get(layer, [])]
+        for index, points in enumerate(filter(None, curves)):
+            label = "" if index else title
+            axes.plot(*zip(*points), marker=".", color=f"C{number}", alpha=0.7, label=label)
     axes.set(xlabel="steps of the generator", ylabel="Fréchet distance of the judge's features", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))

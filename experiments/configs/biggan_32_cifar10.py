@@ -42,7 +42,6 @@ def get_config(variant=""):
         "steps_per_loop": 50,
         "checkpoint_interval": 500,
         "validation_interval": 500,
-        "summary_interval": 50,
         "max_to_keep": 1,
     }
     config.runtime = {"distribution_strategy": "mirrored", "mixed_precision_dtype": "float32", "num_gpus": -1}
@@ -56,5 +55,5 @@ def get_config(variant=""):
         config.training.update(average_start=1)
         config.precise_norm_steps = 2
         config.pictures.update(rows=2, columns=3)
-        config.trainer.update(steps_per_loop=2, checkpoint_interval=2, validation_interval=4, summary_interval=2)
+        config.trainer.update(steps_per_loop=2, checkpoint_interval=2, validation_interval=4)
     return config

@@ -37,7 +37,6 @@ def get_config(variant=""):
         steps_per_loop=500,
         checkpoint_interval=2500,
         validation_interval=5000,
-        summary_interval=500,
         max_to_keep=3,
     )
     config.runtime.mixed_precision_dtype = "bfloat16"

@@ -1,5 +1,6 @@
 """What every test shares: quiet TensorFlow, the golden vectors, the real images, and both set by one place."""
 
+import gc
 import os
 import pathlib
 
@@ -44,6 +45,15 @@ def shared_data():
 def two_replicas():
     """A strategy of two replicas on one machine; one for all tests, because the sums of several in one process collide."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _swept():
+    """Lets go of a file's models and graphs: Python looks through all that lives, again and again, and that took minutes at the end."""
+    yield
+    tf.keras.backend.clear_session()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -205,7 +205,6 @@ def _compilable(loop):
     def xla(*fixed):
         return tf.function(functools.partial(loop, *fixed), jit_compile=True, autograph=False)
 
-    @tf.autograph.experimental.do_not_convert  # a SavedModel's gradients are traced with autograph, which takes one loop for another
     def run(compiled, fixed, *tensors):
         if not compiled:
             return loop(*fixed, *tensors)

@@ -76,6 +76,7 @@ def test_a_wrong_layer_is_refused():
         norm_act("frn", groups=2)
 
 
+@pytest.mark.slow
 def test_averages_are_evaluated_kept_and_served(tmp_path):
     config = config_of("evonorm_r20_cifar10", "smoke")
     config.average = {"average_decay": 0.5, "trainable_weights_only": False}

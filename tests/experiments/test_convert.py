@@ -79,7 +79,8 @@ def test_a_converted_model_gives_the_authors_numbers(golden, tmp_path, tag, floa
         np.testing.assert_array_equal(again[name], published["model"][name], err_msg=name)
 
 
-@pytest.mark.parametrize("module", ["module.", pytest.param("", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["module.", ""])
 def test_a_training_file_goes_on_with_its_buffers(golden, tmp_path, module, float32_recipe):
     published = authors_state.published(golden("pixpro/c_train3_lars_in.npz"))
     state = {name.removeprefix("module."): value for name, value in published["model"].items()}

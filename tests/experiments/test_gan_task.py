@@ -111,6 +111,7 @@ def test_averages_follow_and_a_stopped_run_ends_where_it_would_have_ended(tmp_pa
             np.testing.assert_allclose(averages[step][name], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_replicas_train_as_one(tmp_path, two_replicas):
     same(run(tmp_path / "two", 2, two_replicas), run(tmp_path / "one", 2), 1e-5)
 

@@ -38,6 +38,7 @@ def test_arguments_of_another_layout(tmp_path):
         prepare("camvid", "val", str(tmp_path), root="x", names=["a"])
 
 
+@pytest.mark.slow
 def test_as_a_program(shared_data, tmp_path):
     command = [sys.executable, "-m", "experiments.prepare", "--format=camvid", f"--root={shared_data('camvid_sub')}"]
     run = subprocess.run(

@@ -47,7 +47,8 @@ def test_norm_act_goes_where_the_design_says(name):
 
 
 @pytest.mark.parametrize(
-    "name, norm_act", [("resnet", None), ("efficientnet", S0), ("preactivation_resnet", EvoNormB0)]
+    "name, norm_act",
+    [("resnet", None), pytest.param("efficientnet", S0, marks=pytest.mark.slow), ("preactivation_resnet", EvoNormB0)],
 )
 def test_keras_round_trips(name, norm_act, tmp_path):
     model = SMALL[name][0](norm_act)

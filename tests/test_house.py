@@ -37,6 +37,7 @@ FLOORS = {
     "tf_pixpro.model": 3,
     "tf_pixpro.contrast": 3,
     "tf_pixpro": 4,
+    "tf_evonorm.sums": 0,
     "tf_evonorm.functional": 1,
     "tf_evonorm.norm_act": 2,
     "tf_evonorm.baselines": 2,

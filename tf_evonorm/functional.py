@@ -2,8 +2,8 @@
 
 Every EvoNorm formula is written here twice, forward and backward, element by element: `y = gamma * h(x) / d(x, roots) + beta`,
 where the roots are standard deviations or root mean squares, one number per channel or per sample and channel. The backward
-pass keeps the input and those numbers, nothing else. Counting a full-size tensor as 1, the forward pass reads 3 and writes
-1 (mean, variance, result); the backward pass reads 7 to 11 and writes 1 (each sum over places reads x and dy, and so does dx).
+pass keeps the input and those numbers, nothing else. Counting a full-size tensor as 1, the forward pass reads 2 and writes
+1 (moments, result); the backward pass reads 4 and writes 1 (all sums over places read x and dy once, and so does dx).
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import functools
 
 import tensorflow as tf
 
+from tf_evonorm.sums import compilable, mean_and_variance, only_cpus, raised, sums_over_places
+
 OVER = ("batch", "instance", "layer", "group")
-STEP = 8  # places added in one go: a sum over places is a tree of such steps, so that no full-size product is stored
 
 
 def evonorm_b(
@@ -131,11 +132,6 @@ def batch_moments(x: tf.Tensor, axis: int = -1, synchronized: bool = False) -> t
     return *(_as_rank(value, len(x.shape), places) for value in (mean, variance)), values
 
 
-def raised(x: tf.Tensor) -> tf.Tensor:
-    """x in float32, or as it is in float64."""
-    return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
-
-
 def all_sum(value: tf.Tensor) -> tf.Tensor:
     """The sum of `value` over the replicas of the strategy in use; differentiable."""
     context = tf.distribute.get_replica_context()
@@ -195,55 +191,16 @@ def _along(vector, places):
     return tf.reshape(vector, [1, 1, -1] if places == 1 else [1, -1, 1])
 
 
-# Loops over full-size tensors: written once, run as plain operations or compiled by XLA into one loop each.
+# Loops over full-size tensors.
 
 
-def _compilable(loop):
-    """Gives a function of (compiled, fixed Python arguments, tensors) the choice between plain operations and XLA."""
-
-    @functools.cache
-    def xla(*fixed):
-        return tf.function(functools.partial(loop, *fixed), jit_compile=True, autograph=False)
-
-    def run(compiled, fixed, *tensors):
-        if not compiled:
-            return loop(*fixed, *tensors)
-        # The concrete function is called, because each new shape is meant to be traced and needs no warning.
-        return xla(*fixed).get_concrete_function(*tensors)(*tensors)
-
-    return run
-
-
-def _sum_over_places(term, places, *tensors):
-    """Sum over places of term(*tensors), float32 or float64; the axis of places stays with size 1."""
-    size = tensors[0].shape[places]
-    step = next((n for n in range(STEP, 1, -1) if size and size % n == 0), None)
-    if places == 2 or step is None or not _only_cpus():
-        return tf.reduce_sum(term(*(raised(t) for t in tensors)), places, keepdims=True)
-    shape = [tf.shape(tensors[0])[0], step, size // step, tensors[0].shape[2]]
-    steps = [tf.reshape(t, shape) for t in tensors]
-    total = tf.add_n([term(*(raised(t[:, i]) for t in steps)) for i in range(step)])
-    return total if size == step else _sum_over_places(tf.identity, places, total)
-
-
-def _only_cpus():
-    return all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
-
-
-@_compilable
-def _mean_and_variance(places, x):
-    count = tf.cast(tf.shape(x)[places], raised(x[:0]).dtype)
-    mean = _sum_over_places(tf.identity, places, x) / count
-    return mean, _sum_over_places(lambda t: tf.math.squared_difference(t, mean), places, x) / count
-
-
-@_compilable
+@compilable
 def _moments_gradient(places, x, mean, dmean, dvariance):
     count = tf.cast(tf.shape(x)[places], mean.dtype)
     return tf.cast((dmean + 2 * dvariance * (raised(x) - mean)) / count, x.dtype)
 
 
-@_compilable
+@compilable
 def _result(kind, x, gamma, beta, v, root, floor):
     x, dtype = raised(x), x.dtype
     if kind[0] == "s":
@@ -251,47 +208,30 @@ def _result(kind, x, gamma, beta, v, root, floor):
     return tf.cast(x / tf.maximum(floor, _second(kind, x, v, root)) * gamma + beta, dtype)
 
 
-@_compilable
+@compilable
 def _sums(kind, places, x, dy, v, root, floor):
     """Sums over places of dy times the slopes of h / d in gamma, root, floor and v; gamma and the like still to be applied."""
 
-    def add(term):
-        return _sum_over_places(term, places, x, dy)
-
-    shift = _sum_over_places(tf.identity, places, dy)
-    if kind[0] == "s":
-        scale = add(lambda x, g: g * x * tf.sigmoid(v * x)) / root
-        return (
-            shift,
-            scale,
-            -scale / root,
-            None,
-            add(lambda x, g: g * x * x * _bell(v * x)) / root if kind == "s0" else None,
-        )
-
-    def chosen(x):
+    def slopes(x, g):
+        if kind[0] == "s":
+            gate = tf.sigmoid(v * x)
+            return g, g * x * gate, *([g * x * x * gate * (1 - gate)] if kind == "s0" else [])
         second = _second(kind, x, v, root)
-        denominator = tf.maximum(floor, second)
-        return second >= floor, denominator, -x / denominator / denominator
+        share = 1 / tf.maximum(floor, second)
+        slope = -g * x * share * share
+        none = tf.zeros_like(slope)
+        in_second, in_floor = tf.where(second >= floor, slope, none), tf.where(second >= floor, none, slope)
+        more = {"b0": [in_second * x], "b1": [], "b2": []}[kind]
+        return g, g * x * share, in_second * (x + 1) if kind == "b1" else in_second, in_floor, *more
 
-    scale = add(lambda x, g: g * x / tf.maximum(floor, _second(kind, x, v, root)))
-
-    def in_root(x, g):
-        second, _, slope = chosen(x)
-        return tf.where(second, g * slope * (x + 1) if kind == "b1" else g * slope, 0)
-
-    def in_floor(x, g):
-        second, _, slope = chosen(x)
-        return tf.where(second, tf.zeros_like(g), g * slope)
-
-    def in_v(x, g):
-        second, _, slope = chosen(x)
-        return tf.where(second, g * slope * x, 0)
-
-    return shift, scale, add(in_root), add(in_floor), add(in_v) if kind == "b0" else None
+    shift, scale, *rest = sums_over_places(slopes, places, x, dy)
+    if kind[0] == "s":
+        scale /= root
+        return shift, scale, -scale / root, None, rest[0] / root if rest else None
+    return shift, scale, *rest, *([None] if kind != "b0" else [])
 
 
-@_compilable
+@compilable
 def _input_gradient(kind, x, dy, gamma, v, root, floor, *pulls):
     x, g, dtype = raised(x), raised(dy) * gamma, x.dtype
     if kind[0] == "s":
@@ -324,7 +264,7 @@ def _moments(x, places, compiled=None):
 
     @tf.custom_gradient
     def measured(x):
-        mean, variance = _mean_and_variance(compiled, (places,), x)
+        mean, variance = mean_and_variance(compiled, (places,), x)
         return (mean, variance), lambda *d: _moments_gradient(compiled, (places,), x, mean, *d)
 
     return measured(x)
@@ -372,7 +312,7 @@ class _Root:
 
 def _roots(kind, x, places, groups, epsilon, synchronized, given, compiled):
     """(the instance or group root, the batch root or None) of one formula."""
-    mean, variance = _mean_and_variance(compiled, (places,), x)
+    mean, variance = mean_and_variance(compiled, (places,), x)
     count = tf.cast(tf.shape(x)[places], mean.dtype)
     square = variance + tf.square(mean)
     if kind[0] == "s":
@@ -395,7 +335,7 @@ def _roots(kind, x, places, groups, epsilon, synchronized, given, compiled):
 def _evonorm(kind, x, gamma, beta, v, groups, axis, epsilon, variance, synchronized, compiled):
     flat, places = _flattened(x, axis)
     if compiled is None:
-        compiled = _only_cpus() and flat.shape[places] is not None
+        compiled = only_cpus() and flat.shape[places] is not None
     along = [1, 1, -1] if places == 1 else [1, -1, 1]
     given = None if variance is None else tf.reshape(variance, along)
     learned = kind in ("b0", "s0")

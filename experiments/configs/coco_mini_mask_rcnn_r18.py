@@ -31,6 +31,8 @@ def get_config(variant=""):
     if variant == "c4":
         config.model.include_mask = False
         config.model.rpn_head.num_filters = 128
+        # Every region goes through the last stage of the encoder, which is the time of a step here: fewer, half of them objects.
+        config.model.roi_sampler.update(num_sampled_rois=16, foreground_fraction=0.5)
         config.model.anchor.update(num_scales=4, anchor_size=1.0)
     else:
         config.model.anchor.anchor_size = 4.0

@@ -32,6 +32,7 @@ class Page(html.parser.HTMLParser):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The module specification")  # a package brings those of its modules that it names
 def test_the_reference(tmp_path):
     files = [path.relative_to(ROOT) for name in ("tf_pixpro", "tf_evonorm") for path in (ROOT / name).rglob("*.py")]
     modules = {".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files}

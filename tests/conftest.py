@@ -52,6 +52,7 @@ def _swept():
     """Lets go of a file's models and graphs: Python looks through all that lives, again and again, and that took minutes at the end."""
     yield
     tf.keras.backend.clear_session()
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
 

@@ -12,7 +12,7 @@ import functools
 
 import tensorflow as tf
 
-from tf_evonorm.sums import compilable, mean_and_variance, only_cpus, raised, sums_over_places
+from tf_evonorm.sums import compilable, mean_and_variance, raised, sums_over_places, worth_compiling
 
 OVER = ("batch", "instance", "layer", "group")
 
@@ -47,7 +47,8 @@ def evonorm_b(
       epsilon: added to every variance and mean square, inside the root.
       variance: [C], used in place of the batch variance (inference), or None.
       synchronized: take the batch variance over all replicas.
-      compiled: whether XLA compiles the element-wise loops; None: where only CPUs are there and the places are known.
+      compiled: whether XLA compiles the element-wise loops; None: where only CPUs are there and x is known
+        to be large.
 
     Returns:
       (y of x's shape and dtype, the biased batch variance [C], or `variance` where given). Gradients of both flow to x.
@@ -81,7 +82,8 @@ def evonorm_s(
       groups: a divisor of C.
       axis: where the channels are, -1 or 1.
       epsilon: added to the variance or mean square, inside the root.
-      compiled: whether XLA compiles the element-wise loops; None: where only CPUs are there and the places are known.
+      compiled: whether XLA compiles the element-wise loops; None: where only CPUs are there and x is known
+        to be large.
 
     Returns:
       y of x's shape and dtype.
@@ -335,7 +337,7 @@ def _roots(kind, x, places, groups, epsilon, synchronized, given, compiled):
 def _evonorm(kind, x, gamma, beta, v, groups, axis, epsilon, variance, synchronized, compiled):
     flat, places = _flattened(x, axis)
     if compiled is None:
-        compiled = only_cpus() and flat.shape[places] is not None
+        compiled = worth_compiling(flat)
     along = [1, 1, -1] if places == 1 else [1, -1, 1]
     given = None if variance is None else tf.reshape(variance, along)
     learned = kind in ("b0", "s0")

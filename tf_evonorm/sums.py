@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
 
 # Places added in one go: a sum over places is a tree of such steps, so that no full-size product is stored.
 STEPS = (*range(8, 1, -1), *range(9, 32))
+# Values from which compiled loops and trees gain more than they cost, measured on two cores; a compiled loop is kept for each shape.
+LARGE = 2**16
 
 
 def raised(x: tf.Tensor) -> tf.Tensor:
     """x in float32, or as it is in float64."""
     return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
+
+
+def worth_compiling(x: tf.Tensor) -> bool:
+    """Whether a flat tensor, of a batch of 32 where that is not known, is large enough, and no device other than processors is there."""
+    batch, *sizes = x.shape
+    devices = {device.device_type for device in tf.config.list_physical_devices()}
+    return devices == {"CPU"} and None not in sizes and math.prod([batch or 32, *sizes]) >= LARGE
 
 
 def compilable(loop: Callable) -> Callable:
@@ -56,9 +66,9 @@ def sums_over_places(terms: Callable, places: int, *tensors: tf.Tensor) -> list[
 
 def _tree(places, x):
     """How many places to add in one go, again and again until one is left; None where plain sums are as good."""
-    size, numbers = x.shape[places], []
-    if places == 2 or not size or not only_cpus():
+    if places == 2 or not worth_compiling(x):
         return None
+    size, numbers = x.shape[places], []
     while size > 1:
         numbers += [next((n for n in STEPS if size % n == 0), size)]
         size //= numbers[-1]
@@ -69,11 +79,6 @@ def _parts(x, number):
     """A tensor [B, P, ...] as that many tensors [B, P / number, ...], float32 or float64."""
     split = tf.reshape(x, [-1, number, x.shape[1] // number, *x.shape[2:]])
     return [raised(split[:, i]) for i in range(number)]
-
-
-def only_cpus() -> bool:
-    """Whether TensorFlow sees no other device than processors."""
-    return all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
 
 
 @compilable

@@ -7,10 +7,16 @@ import pytest
 import tensorflow as tf
 
 from experiments.measure_layers import plain
-from tf_evonorm import functional
+from tf_evonorm import functional, sums
 
 KINDS = ("b0", "b1", "b2", "s0", "s1", "s2")
 ARCHIVE = "evonorm/evonorm_layers.npz"
+
+
+@pytest.fixture
+def as_if_large(monkeypatch):
+    """Small tensors are summed as large ones are."""
+    monkeypatch.setattr(sums, "LARGE", 1)
 
 
 def evonorm(kind, x, gamma, beta, v, groups=4, **options):
@@ -34,7 +40,7 @@ def moved(value, axis):
         ("float32", 1, False, 1e-5),
     ],
 )
-def test_reference_numbers(golden, kind, dtype, axis, compiled, tolerance):
+def test_reference_numbers(as_if_large, golden, kind, dtype, axis, compiled, tolerance):
     archive = golden(ARCHIVE)
     cases = [case for case in json.loads(str(archive["meta"])) if case["layer"].lower().endswith(kind)]
     assert len(cases) == 7
@@ -68,7 +74,7 @@ def test_reference_numbers(golden, kind, dtype, axis, compiled, tolerance):
     [(kind, mode) for kind in KINDS for mode in ("eager", "graph")]
     + [pytest.param(kind, "compiled", marks=pytest.mark.slow) for kind in KINDS],
 )
-def test_second_derivatives(kind, mode):
+def test_second_derivatives(as_if_large, kind, mode):
     """The gradient of a function of the gradient, against automatic differentiation of the plain formula."""
     random = np.random.default_rng(0)
     x, weights = (tf.constant(random.normal(1, 2, (3, 4, 2, 8))) for _ in range(2))
@@ -178,8 +184,39 @@ def test_group_moments_are_those_of_numpy():
     np.testing.assert_allclose(variance, np.repeat(split.var((1, 2, 4)), 4, 1).reshape(3, 1, 1, 8), atol=1e-14)
 
 
+@pytest.mark.parametrize("places", [2, 7, 37, 49, 96, 169, 250, 3136])
+def test_sums_of_many_places_are_those_of_numpy(as_if_large, places):
+    x, y = (np.random.default_rng(seed).normal(3, 2, (2, places, 3)) for seed in range(2))
+    mean, variance = sums.mean_and_variance(False, (1,), tf.constant(x))
+    np.testing.assert_allclose(mean, x.mean(1, keepdims=True), rtol=1e-13)
+    np.testing.assert_allclose(variance, x.var(1, keepdims=True), rtol=1e-13)
+    product, other = sums.sums_over_places(lambda x, y: (x * y, y), 1, tf.constant(x), tf.constant(y))
+    np.testing.assert_allclose(product, (x * y).sum(1, keepdims=True), rtol=1e-13)
+    np.testing.assert_allclose(other, y.sum(1, keepdims=True), rtol=1e-13)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_large_map_is_compiled_to_the_plain_formula(kind):
+    random = np.random.default_rng(0)
+    x, dy = (tf.constant(random.normal(1, 2, (3, 32, 28, 32))) for _ in range(2))
+    assert sums.worth_compiling(tf.reshape(x, [3, -1, 32]))
+    assert not sums.worth_compiling(tf.reshape(x[:, :4], [3, -1, 32]))
+    parameters = [tf.constant(random.normal(size=32)) for _ in range(3)]
+
+    def both(formula):
+        with tf.GradientTape() as tape:
+            tape.watch([x, *parameters])
+            y = formula(x, *parameters)
+        return [y, *tape.gradient(y, [x, *parameters], dy, unconnected_gradients="zero")]
+
+    got = both(lambda *point: evonorm(kind, *point))
+    want = both(lambda *point: plain("EvoNorm" + kind.upper(), *point, groups=4))
+    for one, other in zip(got, want):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-11 * np.abs(other).max())
+
+
 @pytest.mark.parametrize("over", functional.OVER)
-def test_the_gradient_of_moments(over):
+def test_the_gradient_of_moments(as_if_large, over):
     x = tf.constant(pictures()[:2, :3, :2, :4])
     theory, numeric = tf.test.compute_gradient(
         lambda x: tf.concat([tf.reshape(m, [-1]) for m in functional.moments(x, over, groups=2)], 0), [x]
@@ -187,8 +224,10 @@ def test_the_gradient_of_moments(over):
     np.testing.assert_allclose(theory[0], numeric[0], atol=1e-7)
 
 
-def test_a_large_mean_does_not_cancel_the_variance():
+@pytest.mark.parametrize("large", [1, 2**30])
+def test_a_large_mean_does_not_cancel_the_variance(monkeypatch, large):
     """Float32 has steps of 1e-3 at 10000; the mean square minus the squared mean would be wrong by steps of 8."""
+    monkeypatch.setattr(sums, "LARGE", large)
     x = np.float32(10000 + np.random.default_rng(0).normal(size=(4, 16, 16, 8)))
     for over, axes in (("batch", (0, 1, 2)), ("instance", (1, 2)), ("layer", (1, 2, 3))):
         variance = functional.moments(tf.constant(x), over)[1]

@@ -11,6 +11,7 @@ import experiments  # noqa: F401 chooses the one Keras of this run; before Tenso
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 # Two devices on one processor, for tests of several replicas; this cannot be changed once TensorFlow has begun to compute.
 tf.config.set_logical_device_configuration(
@@ -51,7 +52,22 @@ def two_replicas():
 def _swept():
     """Lets go of a file's models and graphs: Python looks through all that lives, again and again, and that took minutes at the end."""
     yield
+    _sweep()
+
+
+@pytest.fixture(autouse=True)
+def _swept_if_slow(request):
+    yield
+    if request.node.get_closest_marker("slow"):
+        _sweep()
+
+
+def _sweep():
     tf.keras.backend.clear_session()
+    # Each trace of a custom gradient is registered for good, and holds its whole graph: gigabytes by the end.
+    registered = ops.gradient_registry._registry
+    for name in [name for name in registered if name.startswith("CustomGradient-")]:
+        del registered[name]
     gc.unfreeze()
     gc.collect()
     gc.freeze()

@@ -29,12 +29,12 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-wheel: $(VENV)/installed  ## build the wheel into dist/ and use it from an environment of its own
+wheel: $(VENV)/installed  ## build the wheel into dist/ and run the README's examples with it alone, in an environment of its own
 	rm -rf dist build
 	$(VENV)/bin/pip wheel -q --no-deps -w dist .
 	rm -rf build/wheel-venv && $(PYTHON) -m venv build/wheel-venv
 	build/wheel-venv/bin/pip install -q -c $(CONSTRAINTS) dist/*.whl
-	cd build && TF_CPP_MIN_LOG_LEVEL=3 wheel-venv/bin/python -c "import tf_pixpro, tf_evonorm; print('wheel imports:', tf_pixpro.__version__)"
+	cd build && TF_CPP_MIN_LOG_LEVEL=3 wheel-venv/bin/python ../tests/examples.py ../README.md
 
 constraints/%.txt:
 	@echo "Python 3.11 or 3.12 is needed. Received $(PYTHON), which is $*. Pass PYTHON=/path/to/python3.11."; exit 1

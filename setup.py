@@ -25,7 +25,7 @@ GARDEN = [
     f"pyarrow<26; {OLD}",  # newer ones need numpy 2
     f"setuptools<82; {OLD}",  # tensorflow_hub imports pkg_resources
 ]
-DATA = ["tensorflow-datasets", "pillow"]
+DATA = ["tensorflow-datasets"]
 TRANSFER = [*GARDEN, *DATA, "tqdm"]
 SEARCH = ["optuna>=4.5,<6"]
 EXTRAS = {
@@ -50,7 +50,7 @@ setup(
     entry_points={
         "console_scripts": ["tf-pixpro = experiments.commands:pixpro", "tf-evonorm = experiments.commands:evonorm"]
     },
-    install_requires=TENSORFLOW,
+    install_requires=[*TENSORFLOW, "pillow"],  # Pillow finds the images that cannot be read
     extras_require=EXTRAS,
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

@@ -2,36 +2,21 @@
 
 import os
 import pathlib
-import re
 import shlex
 import subprocess
 import sys
-import zipfile
 
 import authors_state
+import examples
 import pytest
 import tensorflow as tf
 
 from tf_pixpro import pth, scenes
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-# What makes the examples short; each must be there, so that a changed example is seen.
-SHORTER = {
-    "size=(96, 96), global_batch=32": "size=(64, 64), global_batch=2",
-    "steps_per_epoch=100, epochs=10": "steps_per_epoch=1, epochs=1",
-    "PixPro(resnet(18)": "PixPro(resnet(18, blocks=(1, 1, 1, 1), width=0.125)",
-}
+README = (ROOT / "README.md").read_text()
 # tests/experiments/test_demo.py runs the first, .ci/run the second; the others train many networks.
 ELSEWHERE = ("make demo", "make test", ".venv/bin/python -m experiments.benchmark")
-
-
-def photos(path, count=4):
-    """A zip of small JPEG images with one folder per class."""
-    with zipfile.ZipFile(path, "w") as file:
-        for index in range(count):
-            image = tf.io.encode_jpeg(scenes.scene(index, seed=0, size=(96, 96)).image).numpy()
-            file.writestr(f"train/class{index % 2}/{index}.jpg", image)
 
 
 def blood_cells(folder):
@@ -51,7 +36,7 @@ def blood_cells(folder):
 
 def commands():
     """The README's command lines, in order, those that end in a backslash joined."""
-    text = "\n".join(block for language, block in BLOCKS if language in ("", "bash"))
+    text = "\n".join(block for language, block in examples.blocks(README) if language in ("", "bash"))
     lines = [line.partition("  #")[0].strip() for line in text.replace("\\\n", " ").splitlines()]
     return [line for line in lines if line and not line.startswith(ELSEWHERE)]
 
@@ -85,14 +70,4 @@ def test_commands(tmp_path, golden):
 @pytest.mark.slow
 def test_python_examples(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    photos(tmp_path / "my_photos.zip")
-    examples = [block for language, block in BLOCKS if language == "python"]
-    assert len(examples) >= 2
-    text = "\n".join(examples)
-    for long in SHORTER:
-        assert long in text, f"README.md no longer says {long!r}"
-    for example in examples:
-        for long, short in SHORTER.items():
-            example = example.replace(long, short)
-        exec(compile(example, "README.md", "exec"), {})
-    assert tf.train.list_variables(str(tmp_path / "backbone"))
+    assert examples.run(README) >= 2

@@ -34,7 +34,7 @@ EXTRAS = {
     "transfer": TRANSFER,
     "search": SEARCH,
     "experiments": [*TRANSFER, *SEARCH, "absl-py", "ml_collections", "matplotlib", "scikit-learn"],
-    "test": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "scipy", "pdoc"],
+    "test": ["hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "scipy", "pdoc"],
 }
 
 setup(

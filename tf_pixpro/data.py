@@ -16,6 +16,7 @@ from tf_pixpro.sources import Source, source
 __all__ = ["Source", "labelled_dataset", "pretrain_dataset", "source", "training_dataset"]
 
 _TRIES = 8
+_AT_ONCE = 16  # images read and decoded side by side
 
 
 def pretrain_dataset(
@@ -206,7 +207,7 @@ def _seed32(seed64):
 def _each(dataset, make):
     """One element of `make(element)` for each element, side by side on all cores, in order."""
     return dataset.interleave(
-        make, cycle_length=16, block_length=1, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        make, cycle_length=_AT_ONCE, block_length=1, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
 
 
@@ -252,9 +253,12 @@ class _Failures:
 
     def _check(self, batch):
         self.seen += int(batch)
-        if self.count > max(self.max_share * self.seen, 0) and (self.max_share == 0 or self.seen >= 1 / self.max_share):
+        tried = self.seen + self.count
+        enough = self.max_share == 0 or self.seen >= 1 / self.max_share
+        # What is read ahead of the batches may hold bad images that were noted and sound ones that were not yet seen.
+        if enough and self.count > self.max_share * (tried + _AT_ONCE):
             raise ValueError(
-                f"at most {self.max_share:.2%} of the images may be undecodable. Received {self.count} of {self.seen}, the last: "
+                f"at most {self.max_share:.2%} of the images may be undecodable. Received {self.count} of {tried}, the last: "
                 f"{', '.join(self.names[-3:])}. Repair or remove them, or raise max_bad_share."
             )
         return self.seen

@@ -117,7 +117,7 @@ def clipped(
     x1, y1, x2, y2 = box
     height, width = size
     inside = (min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height))
-    if inside[2] <= inside[0] or inside[3] <= inside[1]:
+    if not (inside[2] > inside[0] and inside[3] > inside[1]):  # also where one is not a number
         problems.add(
             "empty box", where, f"a box must hold a part of its {width}x{height} image. Received {box}. Left out."
         )

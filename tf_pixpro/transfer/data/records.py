@@ -114,11 +114,17 @@ def tf_example(picture: Picture, problems: Problems) -> tf.train.Example | None:
     x1, y1, x2, y2 = np.array([thing.box for thing in things], np.float64).reshape(-1, 4).T
     floats = {"bbox/xmin": x1 / width, "bbox/xmax": x2 / width, "bbox/ymin": y1 / height, "bbox/ymax": y2 / height}
     floats["area"] = [thing.area for thing in things]
+    masks = []
+    if all(thing.segmentation for thing in things):
+        try:
+            masks = [tfrecord_lib.encode_mask_as_png(_outline(thing.segmentation, size)) for thing in things]
+        except (ValueError, TypeError) as error:
+            problems.add("bad mask", picture.where, f"run lengths must fill the image: {error}. Left out.")
+            return None
     features.update({f"image/object/{key}": _feature(list(value), "float_list") for key, value in floats.items()})
     features["image/object/class/label"] = _feature([thing.label for thing in things], "int64_list")
     features["image/object/is_crowd"] = _feature([int(thing.crowd) for thing in things], "int64_list")
     if all(thing.segmentation for thing in things):
-        masks = [tfrecord_lib.encode_mask_as_png(_outline(thing.segmentation, size)) for thing in things]
         features["image/object/mask"] = _feature(masks, "bytes_list")
     if picture.classes:
         features["image/segmentation/class/encoded"] = _feature(tfrecord_lib.encode_mask_as_png(mask))

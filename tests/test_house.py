@@ -39,6 +39,7 @@ FLOORS = {
     "tf_pixpro": 4,
     "tf_evonorm.sums": 0,
     "tf_evonorm.functional": 1,
+    "tf_evonorm.generation": 0,
     "tf_evonorm.norm_act": 2,
     "tf_evonorm.baselines": 2,
     "tf_evonorm.conditional": 2,

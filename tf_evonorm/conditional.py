@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_evonorm.generation import OneGeneration
 from tf_evonorm.norm_act import NormAct
 
 
@@ -50,7 +51,7 @@ def spectral(layer: tf.keras.layers.Layer) -> SpectralNormalization:
 
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
-class ConditionalNormAct(tf.keras.layers.Layer):
+class ConditionalNormAct(OneGeneration):
     """A normalization and activation whose gamma is 1 + condition @ W, and whose beta is condition @ V.
 
     Args:

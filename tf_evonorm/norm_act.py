@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_evonorm import functional
+from tf_evonorm.generation import KERAS_2, OneGeneration
 
 # What Keras may be told about a variable, and the module that reads and writes it.
 OPTIONS = {
@@ -15,10 +16,9 @@ OPTIONS = {
     "regularizer": tf.keras.regularizers,
     "constraint": tf.keras.constraints,
 }
-KERAS_2 = getattr(tf.keras, "__version__", "2.").startswith("2.")
 
 
-class NormAct(tf.keras.layers.Layer):
+class NormAct(OneGeneration):
     """A layer [B, ..., C] -> [B, ..., C] that normalizes, scales and shifts every channel, and activates.
 
     Subclasses write `normalized(x, training)`, which returns the result in the dtype of x; where gamma and beta are not its last

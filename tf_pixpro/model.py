@@ -64,6 +64,7 @@ class PixPro(tf.keras.Model):
         super().__init__(**kwargs)
         _check_terms(projection or propagation, instance, pixel_weight, instance_weight)
         check_block(block)
+        _check_encoder(encoder)
         self.levels = (level,) if isinstance(level, str) else tuple(level)
         self.distance, self.momentum, self.steps, self.block = distance, momentum, steps, block
         self.pixel_weight, self.instance_weight = pixel_weight, instance_weight
@@ -313,6 +314,17 @@ def _entries(batch):
         received = sorted(batch) if hasattr(batch, "keys") else type(batch).__name__
         raise ValueError(f"a batch must hold {', '.join(names)}. Received {received}. Make it with tf_pixpro.data.")
     return [batch[name] for name in names]
+
+
+def _check_encoder(encoder):
+    if isinstance(encoder, tf.keras.layers.Layer):
+        return
+    package = type(encoder).__module__.partition(".")[0]
+    raise TypeError(
+        f"the encoder must be a model of tf.keras, which here is {tf.keras.Model.__module__.partition('.')[0]}. Received "
+        f"{package}'s {type(encoder).__name__}. Build it with tf.keras, or set TF_USE_LEGACY_KERAS={int(package == 'tf_keras')} "
+        "before TensorFlow is imported."
+    )
 
 
 def _level_shape(encoder, levels):

@@ -27,6 +27,7 @@ from experiments.schedule import Schedule
 from tf_evonorm.backbones import resnet
 from tf_pixpro import authors, pth, save_backbone
 from tf_pixpro.training import PixProTask
+from tf_pixpro.whole import whole
 
 IMAGENET = 1281167  # images of its training set
 # Options of the authors' training files, and where they stand in a config.
@@ -60,16 +61,18 @@ def convert(input, output, config=None, images=None) -> str:
       ValueError: if the file is no checkpoint or another model's, or `output` is taken.
     """
     if output.endswith((".pth", ".pt")):
-        return _to_pth(input, output, config, images or IMAGENET)
+        with whole(output) as partial:
+            return f"{output}: {_to_pth(input, partial, config, images or IMAGENET)}"
     if tf.io.gfile.exists(output) and tf.io.gfile.listdir(output):
         raise ValueError(f"--output must be a folder to be made. Received {output!r}, which holds something.")
     tree = pth.read(input)
     state, others = _state(tree, input)
     try:
-        if not any(name.startswith("encoder.") for name in state):
-            return _encoder(state, output)
-        config = config or _config(authors.model_arguments(state), others.get("opt") or {})
-        return _run_folder(state, others, output, config, images)
+        with whole(output) as partial:
+            if not any(name.startswith("encoder.") for name in state):
+                return f"{output}: {_encoder(state, partial)}"
+            config = config or _config(authors.model_arguments(state), others.get("opt") or {})
+            return f"{output}: {_run_folder(state, others, partial, config, images)}"
     except ValueError as error:
         raise ValueError(f"{input!r} does not hold what it should: {error}") from error
 
@@ -92,8 +95,8 @@ def _encoder(state, output):
     state = {name: value for name, value in state.items() if not name.startswith("fc.")}
     encoder = resnet(**authors.encoder_arguments(state))
     authors.load(authors.encoder_names(encoder), state)
-    path = save_backbone(encoder, os.path.join(output, "backbone"))
-    return f"{path}: {encoder.name}, {encoder.count_params():,} numbers"
+    save_backbone(encoder, os.path.join(output, "backbone"))
+    return f"{encoder.name}, {encoder.count_params():,} numbers"
 
 
 def _run_folder(state, others, output, config, images):
@@ -110,11 +113,11 @@ def _run_folder(state, others, output, config, images):
     rule.iterations.assign(step)
     checkpoint = tf.train.Checkpoint(model=model, optimizer=rule, global_step=tf.Variable(step, dtype=tf.int64))
     manager = tf.train.CheckpointManager(checkpoint, output, max_to_keep=1)
-    path = manager.save(checkpoint_number=step)
+    manager.save(checkpoint_number=step)
     save_backbone(model.encoder, os.path.join(output, "backbone"))
     with tf.io.gfile.GFile(os.path.join(output, "config.json"), "w") as file:
         file.write(config.to_json_best_effort(indent=1) + "\n")
-    return f"{path}: {what} at step {step} of {schedule.steps}"
+    return f"{what} at step {step} of {schedule.steps}"
 
 
 def _to_pth(folder, path, config, images):
@@ -135,7 +138,7 @@ def _to_pth(folder, path, config, images):
         rate = float(schedule.rate(step))
         tree["optimizer"] = authors.buffers(model, rule, lr=rate, initial_lr=schedule.peak)
     pth.write(path, tree)
-    return f"{path}: {len(tree['model'])} entries at step {step}"
+    return f"{len(tree['model'])} entries at step {step}"
 
 
 def _objects(config, schedule):

@@ -21,6 +21,7 @@ import tensorflow as tf
 from experiments import classify
 from experiments import session as sessions
 from experiments.configs import evonorm_r20_cifar10
+from tf_pixpro.whole import whole
 
 TITLES = {
     "bn_relu": "BatchNorm-ReLU",
@@ -76,7 +77,8 @@ def run(folder: pathlib.Path, source: str, layer: str, batch: int, seed: int, ep
     except FloatingPointError as error:
         print(error)
         accuracy = 0.1
-    done.write_text(json.dumps(accuracy))
+    with whole(done) as partial:
+        pathlib.Path(partial).write_text(json.dumps(accuracy))
     tf.keras.backend.clear_session()
     gc.collect()
 

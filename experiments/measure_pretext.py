@@ -26,6 +26,7 @@ from experiments import session as sessions
 from experiments.configs import camvid_fcn_r18, compare_r18_photos, linear_r18_photos
 from tf_pixpro import data, load_backbone
 from tf_pixpro.probe import nearest_neighbour_accuracy
+from tf_pixpro.whole import whole
 
 TASKS = {
     "scratch": "scratch",
@@ -78,7 +79,8 @@ def run(folder: pathlib.Path, task: str, seed: int, options):
         for measure in open_measures:
             print(f"{task}, seed {seed}: {measure}", flush=True)
             score = judged(folder / measure, measure, init, seed, options)
-            (folder / f"{measure}.json").write_text(json.dumps(score))
+            with whole(folder / f"{measure}.json") as partial:
+                pathlib.Path(partial).write_text(json.dumps(score))
             tidy(folder / measure, "*.index", "*.data-*")
     except FloatingPointError as error:
         print(error)

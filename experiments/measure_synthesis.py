@@ -23,6 +23,7 @@ import tensorflow as tf
 from experiments import session as sessions
 from experiments import synthesize
 from experiments.configs import biggan_32_cifar10
+from tf_pixpro.whole import whole
 
 TITLES = {
     "bn_relu": "BatchNorm-ReLU",
@@ -79,7 +80,8 @@ def run(folder: pathlib.Path, layer: str, seed: int, options):
         print(error)
         result["diverged"] = str(error)
     result["curve"] = curve(folder / "validation", next(iter(SCORES)))
-    done.write_text(json.dumps(result, indent=1))
+    with whole(done) as partial:
+        pathlib.Path(partial).write_text(json.dumps(result, indent=1))
     tf.keras.backend.clear_session()
     gc.collect()
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from experiments import session as sessions
 from tf_pixpro.transfer import pasting
+from tf_pixpro.whole import whole
 
 KINDS = (".jpg", ".jpeg", ".png")
 
@@ -67,7 +68,7 @@ def predict(saved_model, images, output, threshold=0.5, annotations=None, limit=
             found = _detections(outputs, image.shape[:2])
         picture(image, [one for one in found if one["score"] >= threshold], described["labels"]).save(f"{stem}.png")
         results += [{"image_id": numbers[name], **one} for one in found]
-    with tf.io.gfile.GFile(os.path.join(output, "predictions.json"), "w") as file:
+    with whole(os.path.join(output, "predictions.json")) as partial, tf.io.gfile.GFile(partial, "w") as file:
         json.dump(results, file)
     return results
 

@@ -21,6 +21,7 @@ from tf_evonorm.search.graph import KNOWN, Graph
 from tf_evonorm.search.graph_layer import layer_from_graph
 from tf_evonorm.search.proxy import Run
 from tf_evonorm.search.study import Study
+from tf_pixpro.whole import whole
 
 BASELINES = ("bn_relu", "gn_relu", "b0", "s0")
 
@@ -111,7 +112,8 @@ def export(search: Study, candidate: Candidate, folder: str) -> str:
     _write(path, graph.pruned().to_json() + "\n")
     run = Run(candidate.anchors[0], layer_from_graph(graph, **candidate.layer), candidate.images, candidate.training)
     run.train()
-    tf.saved_model.save(run.model, os.path.join(folder, "best_model"))
+    with whole(os.path.join(folder, "best_model")) as partial:
+        tf.saved_model.save(run.model, partial)
     return f"{path}: {graph.formula()}\n{folder}/best_model: {run.anchor.name}, accuracy {run.accuracy():.3f}"
 
 
@@ -284,6 +286,5 @@ def _read(path):
 
 
 def _write(path, text):
-    with open(path + ".part", "w") as file:
+    with whole(path) as partial, open(partial, "w") as file:
         file.write(text)
-    os.replace(path + ".part", path)

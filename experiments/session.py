@@ -8,6 +8,7 @@ import inspect
 import json
 import logging as std_logging
 import os
+import re
 import sys
 import traceback
 
@@ -16,6 +17,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from official.common import distribute_utils
 from official.modeling import performance
+
+from tf_pixpro.whole import whole
 
 MODES = ("train", "eval", "train_and_eval")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -173,6 +176,9 @@ def _line(error):
     if "Traceback" in text:  # of a config file, told by the flags' library
         text = text.strip().splitlines()[-1]
     text = text.split("In call to configurable")[0]  # added by gin on the way up
+    text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", text)  # where in TensorFlow it happened
+    if "No space left" in text or "quota" in text:
+        text += " Free some space and start again."
     return " ".join(text.split()) or type(error).__name__
 
 
@@ -212,7 +218,7 @@ def _remember(session):
                 "Take another --workdir, or the config of before."
             )
     if session.chief:
-        with tf.io.gfile.GFile(path, "w") as file:
+        with whole(path) as partial, tf.io.gfile.GFile(partial, "w") as file:
             file.write(written + "\n")
 
 

@@ -4,8 +4,7 @@ import gc
 import os
 import pathlib
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-import experiments  # noqa: F401 chooses the one Keras of this run; before TensorFlow is imported
+import stack  # before TensorFlow is imported
 
 # isort: split
 import numpy as np
@@ -18,6 +17,8 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+assert not stack.KERAS_3 or tf.keras.__version__.startswith("3.")  # loads it, before a test imports a binary
+collect_ignore_glob = stack.IGNORED
 SHARED = pathlib.Path(os.environ.get("TF_PIXPRO_SHARED", pathlib.Path(__file__).resolve().parents[2] / "shared"))
 
 

@@ -13,6 +13,7 @@ PACKAGES = ("tf_pixpro", "tf_evonorm", "experiments")
 # A room imports rooms of a lower floor, or of its own where the plan has them side by side.
 FLOORS = {
     "tf_pixpro.version": 0,
+    "tf_pixpro.whole": 0,
     "tf_pixpro.geometry": 1,
     "tf_pixpro.authors": 1,
     "tf_pixpro.blocks": 1,

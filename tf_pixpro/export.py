@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Sequence
 from typing import Optional
 
@@ -12,6 +11,7 @@ import tensorflow as tf
 from tf_pixpro.augment import centre_view, normalised
 from tf_pixpro.checkpoints import load_backbone
 from tf_pixpro.model import PixPro
+from tf_pixpro.whole import whole
 
 
 def export_encoder(
@@ -106,22 +106,15 @@ def export_classifier(
 
 
 def write_served(served: tf.Module, signatures: dict, path: str) -> str:
-    """Saves a module under a name of its own first, so that the folder appears whole or not at all; returns the path.
+    """Saves a module, so that the folder appears whole or not at all; returns the path.
 
     Raises:
       ValueError: if `path` is taken.
     """
     path = os.fspath(path).rstrip("/")
     _check_free(path)
-    partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
-    try:
+    with whole(path) as partial:
         tf.saved_model.save(served, partial, signatures=signatures)
-        if tf.io.gfile.isdir(path):
-            tf.io.gfile.rmtree(path)
-        tf.io.gfile.rename(partial, path)
-    finally:
-        if tf.io.gfile.exists(partial):
-            tf.io.gfile.rmtree(partial)
     return path
 
 

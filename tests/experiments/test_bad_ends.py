@@ -171,3 +171,21 @@ def test_every_mistake_is_one_clear_line(tmp_path):
         ):
             wrong.append(f"{line}\n    code {ended['code']}, left {ended['left']}: {ended['err'][-600:]}")
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_with_more_room_the_run_goes_on(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    command = [sys.executable, "-W", "ignore", "-m", "experiments.pretrain", SMOKE, f"--workdir={disk}/run"]
+    try:
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert run.returncode not in (0, 99) and "Traceback" not in run.stderr
+        assert re.search(r"pretrain: .*No space left.*Free some space and start again", run.stderr.splitlines()[-1])
+        subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+        subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+        assert tf.train.latest_checkpoint(str(disk / "run"))
+    finally:
+        subprocess.run(["umount", disk], check=True)

@@ -12,6 +12,8 @@ from official.vision.configs import semantic_segmentation
 from official.vision.serving import detection
 from official.vision.serving import semantic_segmentation as segmentation
 
+from tf_pixpro.whole import whole
+
 SIGNATURES = ("image_bytes", "image_tensor", "tf_example")
 
 
@@ -61,11 +63,12 @@ def export_transfer(
     signatures = module.get_inference_signatures({name: name for name in SIGNATURES})
     served = tf.Module(name="transfer")  # no Keras object in it: the functions hold all that is needed
     served.weights = model.variables
-    tf.saved_model.save(served, folder, signatures={"serving_default": signatures["image_bytes"], **signatures})
     described = {
         "kind": "segmenter" if segments else "detector",
         "labels": {str(k): v for k, v in (labels or {}).items()},
     }
-    with tf.io.gfile.GFile(os.path.join(folder, "labels.json"), "w") as file:
-        json.dump(described, file)
+    with whole(folder) as partial:
+        tf.saved_model.save(served, partial, signatures={"serving_default": signatures["image_bytes"], **signatures})
+        with tf.io.gfile.GFile(os.path.join(partial, "labels.json"), "w") as file:
+            json.dump(described, file)
     return folder

@@ -16,6 +16,7 @@ from pycocotools import mask as run_lengths
 from tqdm import tqdm
 
 from tf_pixpro.transfer.data.pictures import Category, Picture, Problems
+from tf_pixpro.whole import whole
 
 _feature = tfrecord_lib.convert_to_feature
 
@@ -170,16 +171,14 @@ def _outline(segmentation, size):
 
 
 def _write_shard(path, pictures, strict, bar):
-    """Writes under another name first, so that a file of the right name is whole."""
     problems, numbers = Problems(strict), []
-    with tf.io.TFRecordWriter(f"{path}.part") as writer:
+    with whole(path) as partial, tf.io.TFRecordWriter(partial) as writer:
         for picture in pictures:
             example = tf_example(picture, problems)
             if example is not None:
                 writer.write(example.SerializeToString())
                 numbers.append(picture.number)
             bar.update()
-    tf.io.gfile.rename(f"{path}.part", path, overwrite=True)
     return {"sha256": _checksum(path), "numbers": numbers, "problems": dict(problems.counts), "lines": problems.lines}
 
 
@@ -237,6 +236,5 @@ def _read(path):
 
 
 def _dump(path, content):
-    with tf.io.gfile.GFile(f"{path}.part", "w") as file:
+    with whole(path) as partial, tf.io.gfile.GFile(partial, "w") as file:
         json.dump(content, file)
-    tf.io.gfile.rename(f"{path}.part", path, overwrite=True)

@@ -7,13 +7,16 @@ CONSTRAINTS ?= constraints/$(STACK).txt
 WORKDIR ?= workdir/demo
 RUN = TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 
-.PHONY: demo test slow thorough docs lint wheel clean
+.PHONY: demo test keras3 slow thorough docs lint wheel clean
 
 demo: $(VENV)/installed  ## pre-train, fine-tune with few labels, print the table (IMAGES=folder-or-zip for your own pictures)
 	$(RUN) -m experiments.demo --workdir=$(WORKDIR) $(if $(IMAGES),--images=$(IMAGES))
 
 test: $(VENV)/installed  ## the quick tests
 	$(RUN) -m pytest -n 2
+
+keras3: $(VENV)/installed  ## the quick tests of layers, losses, backbones and the pretext model under Keras 3 (PYTHON=python3.12)
+	TF_USE_LEGACY_KERAS=0 $(RUN) -m pytest -n 2
 
 slow: $(VENV)/installed  ## training runs and process kills
 	$(RUN) -m pytest -n 2 -m slow

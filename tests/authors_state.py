@@ -2,7 +2,6 @@
 
 from reference import notes
 
-from experiments import convert
 from tf_pixpro import authors
 
 
@@ -28,6 +27,8 @@ def is_pixel_part(name: str) -> bool:
 
 def published(archive) -> dict:
     """A published file of a reference case, with its options."""
+    from experiments import convert
+
     state = {f"module.{n.removeprefix('state/')}": archive[n] for n in archive if n.startswith("state/")}
     recipe = {"aug": "BYOL", "base_learning_rate": 1.0, "warmup_epoch": 1, "weight_decay": 1e-5, "arch": "resnet50"}
     return {"opt": {**notes(archive)["args"], "num_instances": convert.IMAGENET, **recipe}, "model": state}

@@ -120,7 +120,7 @@ def half_precision_is_finite(case, dtype):
         tape.watch(x)
         y = layer(x, training=True)
     assert y.dtype == dtype
-    assert {w.dtype for w in layer.weights} <= {tf.float32}
+    assert {tf.as_dtype(w.dtype) for w in layer.weights} <= {tf.float32}
     dx = tape.gradient(y, [x, *layer.trainable_weights], tf.ones_like(y) * 1e-3)
     for value in (y, layer(x), *dx):
         assert np.isfinite(np.asarray(value, "float32")).all()

@@ -1,11 +1,14 @@
 """Chooses the Keras of a test run, before TensorFlow is imported: the one of the binaries, or with TF_USE_LEGACY_KERAS=0 Keras 3."""
 
 import os
+import sys
 from importlib.metadata import version
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 KERAS_3 = os.environ.get("TF_USE_LEGACY_KERAS") == "0" and version("keras").startswith("3.")
 # What Keras 3 cannot have: Model Garden's tasks, the binaries, and the tests of the house that import them.
 IGNORED = ["experiments/*", "tf_pixpro/transfer/*", "tf_pixpro/test_training.py", "test_[!c]*"] if KERAS_3 else []
-if not KERAS_3:
+if KERAS_3:
+    sys.modules["official"] = None  # Model Garden is Keras 2: for these tests it is not there
+else:
     import experiments  # noqa: F401

@@ -202,7 +202,7 @@ def _down(x, filters, halve, name):
         x = _convolution(size, kernel, f"{name}.conv{part}")(tf.keras.layers.ReLU()(x))
     x = tf.keras.layers.ReLU()(x)
     if halve:
-        x, shortcut = (tf.keras.layers.AveragePooling2D()(map_) for map_ in (x, shortcut))
+        x, shortcut = (tf.keras.layers.AveragePooling2D(2)(map_) for map_ in (x, shortcut))
     x = _convolution(filters, 1, f"{name}.conv3")(x)
     missing = filters - shortcut.shape[-1]
     if missing:

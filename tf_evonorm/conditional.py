@@ -33,9 +33,11 @@ class SpectralNormalization(tf.keras.layers.SpectralNormalization):
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=False):
-        return super().call(inputs, training=bool(training) and self.trainable)
+        if training and self.trainable:
+            self._iterate()
+        return self.layer(inputs)
 
-    def normalize_weights(self) -> None:
+    def _iterate(self):
         rows, u = tf.reshape(self.kernel, [-1, self.kernel.shape[-1]]), tf.convert_to_tensor(self.vector_u)
         for _ in range(self.power_iterations):
             v = tf.math.l2_normalize(tf.matmul(u, rows, transpose_b=True))
@@ -79,7 +81,8 @@ class ConditionalNormAct(OneGeneration):
 
     def build(self, input_shape):
         shape, _ = input_shape
-        self.layer.build(shape)
+        if not self.layer.built:
+            self.layer.build(shape)
         options = {"use_bias": False, "dtype": "float64" if self.dtype == "float64" else "float32"}
         self.gamma, self.beta = (
             spectral(tf.keras.layers.Dense(shape[-1], kernel_initializer="orthogonal", name=name, **options))

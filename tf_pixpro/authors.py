@@ -154,7 +154,7 @@ def load(named: dict, state: dict) -> None:
             f"the weights must be those of the model. Received others: {'; '.join(faults[:_SHOWN])}{rest}."
         )
     for name, variable in named.items():
-        variable.assign(kernel(np.asarray(state[name])).astype(variable.dtype.name))
+        variable.assign(kernel(np.asarray(state[name])).astype(tf.as_dtype(variable.dtype).name))
 
 
 def state(model: tf.keras.Model, batches: int = 0) -> dict[str, np.ndarray]:

@@ -9,6 +9,8 @@ from collections.abc import Collection
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
+from tf_pixpro.generation import layered
+
 # Where an encoder may lie in a checkpoint: a backbone file, a training run, a checkpoint of a model or of a Model Garden model.
 # A pyramid in the place of the encoder holds it as its own backbone; a frozen backbone holds it as its encoder.
 _PLACES = (
@@ -44,7 +46,7 @@ def save_backbone(encoder: tf.keras.Model, path: str) -> str:
             f"path must be the prefix of a file. Received the folder {path!r}. Pass {os.path.join(path, 'backbone')!r}."
         )
     tf.io.gfile.makedirs(os.path.dirname(path) or ".")
-    return tf.train.Checkpoint(**getattr(encoder, "checkpoint_items", {"backbone": encoder})).write(path)
+    return tf.train.Checkpoint(**getattr(encoder, "checkpoint_items", {"backbone": layered(encoder)})).write(path)
 
 
 def load_backbone(encoder: tf.keras.Model, path: str) -> str:
@@ -75,8 +77,10 @@ def load_backbone(encoder: tf.keras.Model, path: str) -> str:
         raise ValueError(
             f"a checkpoint must hold an encoder as one of {places}. Received {path!r}, which holds {held}."
         )
-    _compare(_own_variables(encoder), _below(stored, place), path)
-    tree = encoder
+    found = _below(stored, place)
+    # A training run of Keras 3 keeps the encoder in that generation's own way.
+    tree = encoder if any(key.startswith("_operations/") for key in found) else layered(encoder)
+    _compare(_own_variables(tree), found, path)
     for name in reversed(place):
         tree = tf.train.Checkpoint(**{name: tree})
     tree.read(path).expect_partial().assert_existing_objects_matched()
@@ -146,10 +150,10 @@ def _variables(path):
     return {key: (names.get(key) or key, tuple(shapes[key]), dtypes[key]) for key in shapes if key != _GRAPH}
 
 
-def _own_variables(encoder):
-    """The same for an encoder in memory: what `save_backbone` would write, below 'backbone'."""
+def _own_variables(tree):
+    """The same for what is in memory."""
     with tempfile.TemporaryDirectory() as folder:
-        return _below(_variables(save_backbone(encoder, os.path.join(folder, "encoder"))), ("backbone",))
+        return _below(_variables(tf.train.Checkpoint(own=tree).write(os.path.join(folder, "own"))), ("own",))
 
 
 def _below(variables, place):

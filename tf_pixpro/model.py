@@ -8,6 +8,7 @@ from typing import Any, Optional, Union
 import tensorflow as tf
 
 from tf_pixpro.blocks import BlockPairs, check_block
+from tf_pixpro.generation import gradient_norm, scaled, unscaled, variables
 from tf_pixpro.geometry import positive_mask
 from tf_pixpro.layers import PixelPropagation, ProjectionHead, unit
 from tf_pixpro.losses import pixel_consistency
@@ -159,9 +160,10 @@ class PixPro(tf.keras.Model):
             return average.assign(m * average + (1 - m) * weight)
 
         def update(strategy):
-            for average, weight in zip(averages, weights):
+            for average, weight in zip(variables(averages), variables(weights)):
                 strategy.extended.update(average, move, args=(weight,), group=False)
-            strategy.extended.update(self.momentum_step, lambda step: step.assign_add(1), group=False)
+            (step,) = variables([self.momentum_step])
+            strategy.extended.update(step, lambda step: step.assign_add(1), group=False)
 
         if tf.distribute.in_cross_replica_context():
             update(tf.distribute.get_strategy())
@@ -254,18 +256,16 @@ class PixPro(tf.keras.Model):
         """One optimizer step on one (replica's) batch; returns what `pretext_loss` does and 'gradient_norm' of this replica."""
         weights = self.trainable_weights
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
+            tape.watch(variables(weights))
             logs = self.pretext_loss(batch, training=True)
             total = logs["loss"] + sum(tf.cast(penalty, logs["loss"].dtype) for penalty in self.encoder.losses)
             # Replicas add their gradients, so each takes its share of the mean.
             loss = total / tf.distribute.get_strategy().num_replicas_in_sync
-            loss = optimizer.get_scaled_loss(loss) if hasattr(optimizer, "get_scaled_loss") else loss
-        gradients = tape.gradient(loss, weights)
-        if hasattr(optimizer, "get_unscaled_gradients"):
-            gradients = optimizer.get_unscaled_gradients(gradients)
+            loss = scaled(optimizer, loss)
+        gradients = unscaled(optimizer, tape.gradient(loss, variables(weights)))
         # A pyramid has levels that no loss reads; their weights stay, and the optimizer need not warn of it.
         optimizer.apply_gradients([(g, weight) for g, weight in zip(gradients, weights) if g is not None])
-        return {**logs, "gradient_norm": tf.linalg.global_norm(gradients)}
+        return {**logs, "gradient_norm": gradient_norm(optimizer, gradients)}
 
     def train_step(self, data: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return self.learn(data, self.optimizer)
@@ -319,7 +319,8 @@ def _entries(batch):
 def _check_encoder(encoder):
     if isinstance(encoder, tf.keras.layers.Layer):
         return
-    package = type(encoder).__module__.partition(".")[0]
+    packages = [kind.__module__.partition(".")[0] for kind in type(encoder).__mro__]
+    package = next((name for name in packages if name in ("keras", "tf_keras")), packages[0])
     raise TypeError(
         f"the encoder must be a model of tf.keras, which here is {tf.keras.Model.__module__.partition('.')[0]}. Received "
         f"{package}'s {type(encoder).__name__}. Build it with tf.keras, or set TF_USE_LEGACY_KERAS={int(package == 'tf_keras')} "

@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_pixpro.generation import follows_batches
+
 
 @tf.keras.utils.register_keras_serializable("tf_pixpro")
 class BatchNorm(tf.keras.layers.Layer):
@@ -32,10 +34,9 @@ class BatchNorm(tf.keras.layers.Layer):
         weight = {"shape": (input_shape[-1],)}
         self.gamma = self.add_weight(name="gamma", initializer="ones", **weight)
         self.beta = self.add_weight(name="beta", initializer="zeros", **weight)
-        frozen = {"trainable": False, "synchronization": tf.VariableSynchronization.ON_READ, **weight}
-        frozen["aggregation"] = tf.VariableAggregation.MEAN
-        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **frozen)
-        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **frozen)
+        weight.update(follows_batches())
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **weight)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **weight)
         super().build(input_shape)
 
     def call(self, inputs, training=False):

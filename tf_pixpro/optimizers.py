@@ -57,9 +57,11 @@ class LARS(tf.keras.optimizers.SGD):
         rate = tf.cast(self.learning_rate if learning_rate is None else learning_rate, variable.dtype)
         if len(variable.shape) > 1:
             gradient = self._adapted(tf.convert_to_tensor(gradient), tf.convert_to_tensor(variable))
-        buffer = self.buffer_of(variable)
-        buffer.assign(self.momentum * buffer + gradient)
-        variable.assign_sub(rate * buffer)
+        if self.momentum:
+            buffer = self.buffer_of(variable)
+            buffer.assign(self.momentum * buffer + gradient)
+            gradient = buffer
+        variable.assign_sub(rate * gradient)
 
     def _adapted(self, gradient, weights):
         gradient += self.decay * weights

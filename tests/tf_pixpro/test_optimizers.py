@@ -15,6 +15,7 @@ def test_lars_is_the_authors(golden, float64):
         names = [n.split("/")[-1] for n in archive if n.startswith(f"{key}/init/")]
         weights = {name: tf.Variable(archive[f"{key}/init/{name}"].astype(np.float64)) for name in names}
         optimizer = LARS(0.0, momentum=case["sgd_momentum"], weight_decay=case["weight_decay"])
+        optimizer.build(list(weights.values()))
         for step, rate in enumerate(archive[f"{key}/lr"]):
             optimizer.learning_rate = float(rate)
             pairs = [

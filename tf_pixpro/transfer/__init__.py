@@ -2,7 +2,9 @@
 
 import tensorflow as tf
 
-if not getattr(tf.keras, "__version__", "2.").startswith("2."):
+from tf_pixpro.generation import KERAS_2
+
+if not KERAS_2:
     raise ImportError(
         f"tf_pixpro.transfer needs the Keras 2 of Model Garden. Received tf.keras {tf.keras.__version__}. "
         "Set TF_USE_LEGACY_KERAS=1 before TensorFlow is imported."

@@ -16,12 +16,15 @@ from tf_pixpro.transfer.norms import replace_norms
 class Octaves(int):
     """How many anchor sizes there are on a level, each twice the one before.
 
-    Model Garden's anchors of a level divide one octave: size * 2 ** (i / float(count)). With this count they are size * 2 ** i, such as
-    32, 64, ..., 512 for 5 of them.
+    Model Garden's anchors of a level divide one octave: size * 2 ** (i / count), or i / float(count) in older versions. With this
+    count they are size * 2 ** i, such as 32, 64, ..., 512 for 5 of them.
     """
 
     def __float__(self):
         return 1.0
+
+    def __rtruediv__(self, other):
+        return float(other)
 
 
 def mask_rcnn_c4(

@@ -156,7 +156,8 @@ def tfds(name: str, split: str = "train", data_dir: Optional[str] = None) -> Sou
         builder.info.splits[split]
     except (tensorflow_datasets.core.DatasetNotFoundError, KeyError, ValueError) as error:
         raise ValueError(
-            f"a prepared TFDS data set and split are needed. Received tfds:{name}, split={split!r}: {error}"
+            f"a prepared TFDS data set and split are needed. Received tfds:{name}, split={split!r}: "
+            f"{str(error).partition('Available datasets')[0].strip()}"
         ) from error
     features = builder.info.features
     if "image" not in features:

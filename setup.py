@@ -28,13 +28,15 @@ GARDEN = [
 DATA = ["tensorflow-datasets"]
 TRANSFER = [*GARDEN, *DATA, "tqdm"]
 SEARCH = ["optuna>=4.5,<6"]
+POSTGRESQL = ["psycopg[binary]"]  # a study that many machines share
 EXTRAS = {
     "addons": [f"tensorflow-addons~=0.23.0; {OLD}"],
     "data": DATA,
     "transfer": TRANSFER,
     "search": SEARCH,
+    "postgresql": POSTGRESQL,
     "experiments": [*TRANSFER, *SEARCH, "absl-py", "ml_collections", "matplotlib", "scikit-learn"],
-    "test": ["hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "scipy", "pdoc"],
+    "test": [*POSTGRESQL, "hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "scipy", "pdoc"],
 }
 
 setup(

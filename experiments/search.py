@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import Optional
 
 import numpy as np
 import tensorflow as tf
@@ -37,7 +38,7 @@ AGAIN = 75  # exit code of a worker that wants a fresh process
 _DEATHS = 5  # of one worker in a row, before the search gives up
 
 
-def main(session: sessions.Session, workers: int = 1, core=None):
+def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = None):
     """Runs one mode of an experiment.
 
     The sections of its config are the keyword arguments of: source, test: `data.source` (test: what changes of it); images: `split`;
@@ -49,7 +50,7 @@ def main(session: sessions.Session, workers: int = 1, core=None):
       session: `mode` is "search" (workers, a progress line, then the report), "worker" (one, in this process), "report", "rerank" (the
         best ones trained longer on images that the search has not seen) or "export" (the winner as JSON and as a SavedModel).
       workers: processes, one core each.
-      core: the core of this worker, whose parent process it ends with.
+      parent: id of the process with which this worker ends.
     """
     config, folder = session.config, session.workdir
     search = open_study(config, folder)
@@ -58,12 +59,11 @@ def main(session: sessions.Session, workers: int = 1, core=None):
         if not crew(search, workers, folder):
             return
     if session.mode == "worker":
-        parent = os.getppid()
         done = study.work(
             search,
             candidate(config, folder, images_in(config, folder)),
             config.restart_after,
-            stop=lambda: core is not None and os.getppid() != parent,
+            stop=lambda: parent is not None and os.getppid() != parent,
         )
         sys.exit(0 if done else AGAIN)
     if session.mode in ("rerank", "export"):
@@ -197,7 +197,8 @@ def crew(search: study.Study, workers: int, folder: str) -> bool:
 
     def start(core):
         with open(os.path.join(folder, f"worker{core}.txt"), "ab") as out:
-            command = [sys.executable, "-m", "experiments.search", *_own_flags(), "--mode=worker", f"--core={core}"]
+            mine = ["--mode=worker", f"--core={core}", f"--parent={os.getpid()}"]
+            command = [sys.executable, "-m", "experiments.search", *_own_flags(), *mine]
             pin = functools.partial(os.sched_setaffinity, 0, {core})
             return subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, preexec_fn=pin)
 
@@ -230,7 +231,8 @@ def crew(search: study.Study, workers: int, folder: str) -> bool:
 
 def _own_flags():
     """The flags of this process, but for those of the mode."""
-    return [flag for flag in sys.argv[1:] if not flag.lstrip("-").startswith(("mode", "core", "workers"))]
+    mine = ("mode", "core", "parent", "workers")
+    return [flag for flag in sys.argv[1:] if not flag.lstrip("-").startswith(mine)]
 
 
 def _tail(folder, core):
@@ -249,7 +251,8 @@ def _run():
     )
     flags.DEFINE_enum("mode", "search", MODES, "What to do.")
     flags.DEFINE_integer("workers", 1, "Processes of --mode=search, one core each.")
-    flags.DEFINE_integer("core", None, "Of --mode=worker: it runs on one core, and ends with its parent.")
+    flags.DEFINE_integer("core", None, "Of --mode=worker: it is to use one core.")
+    flags.DEFINE_integer("parent", None, "Of --mode=worker: the process with which it ends.")
     flags.mark_flags_as_required(["config", "workdir"])
 
     def start(_):
@@ -257,7 +260,7 @@ def _run():
             tf.config.threading.set_intra_op_parallelism_threads(1)
             tf.config.threading.set_inter_op_parallelism_threads(1)
         session = sessions.start_session(config.value, flags.FLAGS.workdir, flags.FLAGS.mode)
-        main(session, flags.FLAGS.workers, flags.FLAGS.core)
+        main(session, flags.FLAGS.workers, flags.FLAGS.parent)
 
     sessions.run(start)
 

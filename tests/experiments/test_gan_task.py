@@ -1,5 +1,6 @@
 """Adversarial training in Model Garden's loop, on networks of a few layers: averages, replicas, resume, kill -9, both stops."""
 
+import functools
 import os
 import pathlib
 import signal
@@ -12,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from experiments.gan_task import AdversarialTask, Adversaries, StopAtCollapse
-from tf_evonorm import BatchNormAct
+from tf_evonorm import BatchNormAct, EvoNormB0, biggan
 from tf_evonorm.conditional import spectral
 from tf_pixpro import loop
 
@@ -35,6 +36,17 @@ def discriminator():
     return tf.keras.Model([image, label], tf.keras.layers.Reshape([])(tf.keras.layers.Dense(1)(x)))
 
 
+def biggan_networks():
+    """The smallest BigGAN-deep, with a layer that takes its moments over all replicas."""
+    tf.keras.utils.set_random_seed(1)
+    norm_act = functools.partial(EvoNormB0, synchronized=True)
+    options = {"width": 1 / 32, "num_classes": 3, "attention": 16}
+    return Adversaries(
+        functools.partial(biggan.generator, 32, latent=5, embedding=4, norm_act=norm_act, **options),
+        functools.partial(biggan.discriminator, 32, **options),
+    )
+
+
 def networks():
     tf.keras.utils.set_random_seed(1)
     return Adversaries(generator, discriminator)
@@ -44,12 +56,12 @@ def optimizers():
     return [tf.keras.optimizers.Adam(rate, beta_1=0.0, epsilon=1e-2) for rate in (0.01, 0.02)]
 
 
-def batches(context=None, start_step=0, bad_step=None):
+def batches(context=None, start_step=0, bad_step=None, side=4):
     """Rows that are each a function of their number alone."""
 
     def row(number):
         seed = tf.stack([number, 0])
-        image = tf.random.stateless_uniform([4, 4, 3], seed, -1, 1)
+        image = tf.random.stateless_uniform([side, side, 3], seed, -1, 1)
         if bad_step is not None:
             image += tf.where(number // (BATCH * PARTS) == bad_step, np.nan, 0.0)
         label = tf.random.stateless_uniform([3], seed, 0, 3, tf.int64)
@@ -65,7 +77,7 @@ def batches(context=None, start_step=0, bad_step=None):
     return rows.batch(size, drop_remainder=True)
 
 
-def run(folder, steps=STEPS, strategy=None, images=batches, collapse=None, **options):
+def run(folder, steps=STEPS, strategy=None, images=batches, collapse=None, networks=networks, **options):
     options = {"discriminator_steps": PARTS, "average_decay": 0.5, "average_start": 2, **options}
     task = AdversarialTask(networks, optimizers, images, logging_dir=str(folder), **options)
     config = loop.experiment_config(steps, BATCH, {"steps_per_loop": 1, "checkpoint_interval": 1, "max_to_keep": 9})
@@ -114,6 +126,12 @@ def test_averages_follow_and_a_stopped_run_ends_where_it_would_have_ended(tmp_pa
 @pytest.mark.slow
 def test_two_replicas_train_as_one(tmp_path, two_replicas):
     same(run(tmp_path / "two", 2, two_replicas), run(tmp_path / "one", 2), 1e-5)
+
+
+@pytest.mark.slow
+def test_two_replicas_train_biggan_as_one(tmp_path, two_replicas):
+    options = {"images": functools.partial(batches, side=32), "networks": biggan_networks}
+    same(run(tmp_path / "two", 1, two_replicas, **options), run(tmp_path / "one", 1, **options), 1e-5)
 
 
 def test_a_step_descends_the_hinge_losses():

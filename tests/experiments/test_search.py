@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import random
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -146,6 +148,40 @@ def test_a_search_from_start_to_a_layer(tmp_path):
     study = search.open_study(config, str(tmp_path))
     assert len(search_results.finished(study)) == config.study.candidates
     assert any(str(record.graph.pruned()) == str(Graph.load(tmp_path / "best.json")) for record in study.records())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, pytest.param(12, marks=pytest.mark.thorough)])
+def test_a_killed_driver_loses_nothing(tmp_path, kills):
+    """The real search; only the driver is killed, its worker finishes what it has begun and ends."""
+    config = config_of("evonorm_b_small", "smoke")
+    config.anchors.names, config.study.candidates = ("resnet",), 2 * kills + 2
+    command = [sys.executable, "-m", "experiments.search", f"--workdir={tmp_path}", "--workers=1"]
+    command += ["--config=experiments/configs/evonorm_b_small.py:smoke", "--config.anchors.names=('resnet',)"]
+    command += [f"--config.study.candidates={config.study.candidates}"]
+    rng, known = random.Random(kills), {}
+    for done in range(kills + 1):
+        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        if done < kills:
+            wait_for(lambda: (tmp_path / "study.db").exists() or driver.poll() is not None)
+            study = search.open_study(config, str(tmp_path))
+            wait_for(lambda: len(search_results.finished(study)) > len(known) or driver.poll() is not None)
+            time.sleep(rng.uniform(0, 1))
+            driver.kill()
+        error = driver.communicate(timeout=600)[1].decode()
+        records = {record.number: record for record in search_results.finished(study)}
+        assert all(records[number] == record for number, record in known.items())
+        known = records
+    assert driver.returncode == 0, error[-2000:]
+    assert sum(record.cached is None for record in study.records()) == config.study.candidates
+    assert not [record for record in study.records() if record.state == "running"]
+
+
+def wait_for(condition, seconds=600):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end
+        time.sleep(0.2)
 
 
 def test_mistakes_are_told_before_anything_starts(tmp_path):

@@ -33,16 +33,17 @@ def scored(generator, discriminator, training=True):
 
 
 @slow
-def test_parameters_of_the_generator(monkeypatch):
-    """50,244,484: asserted in compare_gan's resnet_biggan_deep_test.py; 50.4 million: the paper's, as in the released module."""
+@pytest.mark.parametrize("resolution, count, released", [(128, 50244484, 50.4), (256, 55736708, 55.9)])
+def test_parameters_of_the_generator(monkeypatch, resolution, count, released):
+    """50,244,484: asserted in compare_gan's resnet_biggan_deep_test.py. 50.4 and 55.9 million: the released modules, whose last
+    convolution has 128 channels of which three are used; counted in the README of huggingface/pytorch-pretrained-BigGAN."""
     monkeypatch.setattr(
         tf.keras.initializers.Orthogonal, "__call__", lambda _, shape, dtype=None: tf.zeros(shape, dtype)
     )
-    network = biggan.generator(128, norm_act=tf_evonorm.BatchNormAct)
-    count = sum(w.shape.num_elements() for w in network.trainable_weights)
+    network = biggan.generator(resolution, norm_act=tf_evonorm.BatchNormAct)
+    assert sum(w.shape.num_elements() for w in network.trainable_weights) == count
     last = network.get_layer("colours_spectral").layer
-    assert count == 50244484
-    assert round((count + (128 - 3) * (last.kernel.shape[:3].num_elements() + 1)) / 1e6, 1) == 50.4
+    assert round((count + (128 - 3) * (last.kernel.shape[:3].num_elements() + 1)) / 1e6, 1) == released
 
 
 def test_parameters_of_the_discriminator():

@@ -12,6 +12,7 @@ import random
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -85,7 +86,7 @@ class Study:
     """One search.
 
     Args:
-      url: of the database: "sqlite:///FILE" for one machine (made if need be), or such as "postgresql://HOST/NAME" for many.
+      url: of the database: "sqlite:///FILE" for one machine (made if need be), or "postgresql+psycopg://HOST/NAME" for many (extra `postgresql`).
       anchors: their names; a candidate has one score for each.
       candidates: how many are to be tried; those whose scores are known already do not count.
       rules, checks: see there.
@@ -116,8 +117,14 @@ class Study:
 
     def __post_init__(self):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.local = self.url.startswith("sqlite:///")
         self._graphs: dict = {}
+        try:
+            self._dialect = sqlalchemy.make_url(self.url).get_backend_name()
+            self._engine = sqlalchemy.create_engine(self.url, pool_pre_ping=True)
+        except (sqlalchemy.exc.ArgumentError, ImportError) as error:  # also of a driver that is not installed
+            raise ValueError(
+                f"study.url must be a database that SQLAlchemy knows. Received {self.url!r}: {error}."
+            ) from error
         for left in reversed(range(20)):
             try:
                 with self._locked():
@@ -125,17 +132,14 @@ class Study:
                 return
             except ValueError:
                 raise
-            except sqlalchemy.exc.ArgumentError as error:  # also of a dialect that is not installed
-                raise ValueError(
-                    f"study.url must be a database that SQLAlchemy knows. Received {self.url!r}: {error}."
-                ) from error
             except Exception:  # another machine is making the tables at this moment, or the database is starting
                 if not left:
                     raise
                 time.sleep(random.uniform(0.1, 1))
 
     def _open(self):
-        options = {"connect_args": {"timeout": 120}} if self.local else {"pool_pre_ping": True}
+        sqlite = self._dialect == "sqlite"
+        options = {"connect_args": {"timeout": 120}} if sqlite else {"pool_pre_ping": True}
         self._storage = optuna.storages.get_storage(optuna.storages.RDBStorage(self.url, engine_kwargs=options))
         study = optuna.create_study(
             storage=self._storage,
@@ -169,14 +173,22 @@ class Study:
 
     @contextlib.contextmanager
     def _locked(self):
-        """One process of this machine at a time; the kernel frees it when a process dies. Of a server, the server takes care."""
-        if not self.local:
-            yield
-            return
-        path = os.path.abspath(self.url.removeprefix("sqlite:///"))
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path + ".lock", "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        """One worker at a time, where that can be had: a file of this machine, or a lock of the server; both are free when a process dies."""
+        if self._dialect == "sqlite":
+            path = os.path.abspath(self.url.removeprefix("sqlite:///"))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path + ".lock", "w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+        elif self._dialect == "postgresql":
+            with self._engine.begin() as connection:
+                # A machine that vanishes, of which the server would not hear for hours, holds the lock for no longer than a lease.
+                patience = sqlalchemy.text(f"SET LOCAL idle_in_transaction_session_timeout = {int(1000 * self.lease)}")
+                connection.execute(patience)
+                lock = sqlalchemy.func.pg_advisory_xact_lock(zlib.crc32(self.name.encode()))
+                connection.execute(sqlalchemy.select(lock))
+                yield
+        else:  # a few candidates too many may be tried, none counts twice
             yield
 
     def _trials(self):
@@ -247,7 +259,8 @@ class Study:
             known.setdefault(trial.user_attrs["fingerprint"], (trial.number, trial.state, trial.values))
             if trial.state == TrialState.COMPLETE:
                 evolution.tell(trial.number, self._graph(trial), trial.values)
-        twin = [] if self.local else [uuid.uuid4().int]  # without a lock two workers may see the same candidates
+        locked = self._dialect in ("sqlite", "postgresql")
+        twin = [] if locked else [uuid.uuid4().int]  # without a lock two workers may see the same candidates
         rng = np.random.default_rng([self.seed, len(trials), *twin])
         skipped, cached = collections.Counter(), 0
         for _ in range(_TRIES):

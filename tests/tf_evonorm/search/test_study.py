@@ -4,9 +4,12 @@ import collections
 import os
 import pathlib
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -221,9 +224,56 @@ def check(study, told, candidates):
     return records
 
 
+@pytest.fixture
+def server():
+    """URL of a PostgreSQL server of our own on loopback; it refuses to run as root."""
+    programs = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs or shutil.which("setpriv") is None:
+        pytest.skip("needs Debian's package postgresql")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="postgresql"))
+    drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
+    if drop:
+        shutil.chown(folder, "postgres", "postgres")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def run(program, *options):
+        command = [*drop, programs[-1] / program, "-D", folder / "data", *options]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+
+    try:
+        run("initdb", "--auth=trust", "--username=study")
+        run("pg_ctl", "start", "-w", "-l", folder / "log", "-o", f"-p {port} -k {folder} -h 127.0.0.1")
+        try:
+            yield f"postgresql+psycopg://study@127.0.0.1:{port}/postgres"
+        finally:
+            run("pg_ctl", "stop", "-w", "-m", "immediate")
+    finally:
+        shutil.rmtree(folder)
+
+
+def kill_and_check(tmp_path, url, candidates, kills, workers):
+    study, told, done = kill(tmp_path, url, candidates, kills, workers)
+    assert done >= kills // 2
+    check(study, told, candidates)
+
+
 @pytest.mark.slow
-def test_workers_that_are_killed_lose_nothing(tmp_path):
-    url = f"sqlite:///{tmp_path}/study.db"
-    study, told, kills = kill(tmp_path, url, candidates=100, kills=8, workers=3)
-    assert kills >= 4
-    check(study, told, 100)
+def test_workers_that_are_killed_lose_nothing(tmp_path, url):
+    kill_and_check(tmp_path, url, candidates=100, kills=8, workers=3)
+
+
+@pytest.mark.slow
+def test_nor_do_they_on_a_server(tmp_path, server):
+    kill_and_check(tmp_path, server, candidates=100, kills=8, workers=2)
+
+
+@pytest.mark.thorough
+def test_fifty_kills(tmp_path, url):
+    kill_and_check(tmp_path, url, candidates=500, kills=50, workers=4)
+
+
+@pytest.mark.thorough
+def test_fifty_kills_on_a_server(tmp_path, server):
+    kill_and_check(tmp_path, server, candidates=500, kills=50, workers=2)

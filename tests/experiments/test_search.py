@@ -150,8 +150,9 @@ def test_a_search_from_start_to_a_layer(tmp_path):
     assert any(str(record.graph.pruned()) == str(Graph.load(tmp_path / "best.json")) for record in study.records())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kills", [2, pytest.param(12, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize(
+    "kills", [pytest.param(2, marks=pytest.mark.slow), pytest.param(12, marks=pytest.mark.thorough)]
+)
 def test_a_killed_driver_loses_nothing(tmp_path, kills):
     """The real search; only the driver is killed, its worker finishes what it has begun and ends."""
     config = config_of("evonorm_b_small", "smoke")

@@ -29,6 +29,7 @@ from tf_evonorm.search.primitives import USUAL, Protection
 ATTEMPTS = 3  # workers that may die over one candidate before it is given up
 _TRIES = 100_000  # graphs that may be passed over in a row
 _AT_ONCE = 20  # layers that take the scores of others before the lock is given to the next
+_PATIENCE = 120  # seconds a lock of a server is held at most; a claim takes far less
 WAIT = "wait"
 _AGAIN = "again"
 
@@ -182,9 +183,8 @@ class Study:
                 yield
         elif self._dialect == "postgresql":
             with self._engine.begin() as connection:
-                # A machine that vanishes, of which the server would not hear for hours, holds the lock for no longer than a lease.
-                patience = sqlalchemy.text(f"SET LOCAL idle_in_transaction_session_timeout = {int(1000 * self.lease)}")
-                connection.execute(patience)
+                # A machine that vanishes, of which the server would not hear for hours, does not hold the lock for long.
+                connection.execute(sqlalchemy.text(f"SET LOCAL idle_in_transaction_session_timeout = '{_PATIENCE}s'"))
                 lock = sqlalchemy.func.pg_advisory_xact_lock(zlib.crc32(self.name.encode()))
                 connection.execute(sqlalchemy.select(lock))
                 yield

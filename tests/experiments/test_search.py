@@ -94,6 +94,19 @@ def test_the_split_keeps_images_apart():
         assert (images.train_labels == images.train % 5).all() and (images.held_out_labels == images.held_out % 5).all()
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_known_layers_pass_both_tests_in_every_small_anchor(shared_data, tmp_path, name):
+    config = config_of("evonorm_b_small")
+    config.source.path = str(shared_data("cifar10/cifar10_jpeg.zip"))
+    config.training.steps, config.stability.anchors = config.quality.steps, ()
+    folder = str(tmp_path)
+    outcome = search.candidate(config, folder, search.images_in(config, folder))(KNOWN[name])
+    assert outcome.rejected == "" and min(outcome.scores) > 0.2
+    norms = [value for key, value in outcome.numbers.items() if key.endswith("stability norm")]
+    assert len(norms) == 3 and max(norms) < 1e4  # far from 1e8
+
+
 def test_protections_are_one_for_layer_and_checks():
     found = search.protection({"division_epsilon": 0.5, "epsilon": 0.1, "groups": 2})
     assert (found.division, found.moments, found.logarithm) == (0.5, 0.1, 1e-5)

@@ -28,7 +28,8 @@ def run(command: str, binaries: tuple, arguments: list):
     Args:
       command: what the user typed, for messages.
       binaries: the names that it knows.
-      arguments: those of the command line. --config=NAME or NAME:VARIANT, without a folder and .py, is a config that is installed here.
+      arguments: those of the command line. --config=NAME or NAME.py, with :VARIANT or without, is a config that is installed here, if there
+        is no such file.
 
     Raises:
       SystemExit: with one line, if the first argument is no name of a binary.
@@ -56,7 +57,8 @@ def installed(argument: str) -> str:
     """--config=NAME -> --config=/where/it/is/NAME.py; anything else as it is."""
     flag, _, value = argument.partition("=")
     file, colon, variant = value.partition(":")
-    path = HERE / "configs" / f"{file}.py"
-    if flag.lstrip("-") != "config" or not file.isidentifier() or not path.exists():
+    name = file.removesuffix(".py")
+    path = HERE / "configs" / f"{name}.py"
+    if flag.lstrip("-") != "config" or not name.isidentifier() or pathlib.Path(file).is_file() or not path.exists():
         return argument
     return f"{flag}={path}{colon}{variant}"

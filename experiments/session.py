@@ -63,6 +63,8 @@ def launch(main, modes=MODES):
     flags.DEFINE_enum("mode", "train_and_eval", modes, "What to do.")
     flags.DEFINE_string("tpu", None, "Name or address of a TPU, or 'local'.")
     flags.mark_flags_as_required(["config", "workdir"])
+    for name in ("config", "workdir", "mode", "tpu"):  # which --help then shows as those of the binary
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
     def start(_):
         main(start_session(config_flag.value, flags.FLAGS.workdir, flags.FLAGS.mode, flags.FLAGS.tpu))

@@ -27,7 +27,7 @@ def test_the_list_says_what_each_is_for(capsys):
 
 @pytest.mark.parametrize(
     "given, variant",
-    [("--config=demo", ""), ("--config=demo:smoke", ":smoke"), ("-config=pixpro_r50_imagenet:400", ":400")],
+    [("--config=demo", ""), ("--config=demo.py:smoke", ":smoke"), ("-config=pixpro_r50_imagenet:400", ":400")],
 )
 def test_a_config_is_found_by_its_name(given, variant):
     flag, _, path = commands.installed(given).partition("=")
@@ -35,9 +35,21 @@ def test_a_config_is_found_by_its_name(given, variant):
     assert given.startswith(flag) and pathlib.Path(file).exists() and f":{after}" == (variant or ":")
 
 
-@pytest.mark.parametrize("given", ["--config=demo.py", "--config=nothing_of_ours", "--workdir=demo", "--config"])
+@pytest.mark.parametrize("given", ["--config=mine/demo.py", "--config=nothing_of_ours", "--workdir=demo", "--config"])
 def test_other_arguments_stay_as_they_are(given):
     assert commands.installed(given) == given
+
+
+def test_a_file_of_the_users_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo.py").touch()
+    assert commands.installed("--config=demo.py:smoke") == "--config=demo.py:smoke"
+
+
+def test_help_shows_the_flags():
+    command = [sys.executable, "-m", "experiments.pretrain", "--help"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    assert all(f"--{name}:" in told for name in ("config", "workdir", "mode", "tpu"))
 
 
 def test_an_unknown_binary_is_one_line():

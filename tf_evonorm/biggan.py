@@ -60,9 +60,9 @@ def generator(
       ValueError: an unknown resolution, or a width that leaves no whole channels in the bottlenecks.
 
     Source: BigGAN, appendix B (BigGAN-deep). With ImageNet's classes and 128 pixels it has 50,244,484 trainable parameters, as
-      compare_gan's test of its own re-implementation asserts; the authors' released module has output_channels=128, which makes
-      50.4 million, the paper's number. Those of other resolutions are unconfirmed; 32 and 64 pixels follow the first author's
-      PyTorch code, where the paper has none.
+      compare_gan's test of its own re-implementation asserts; the authors' released modules have output_channels=128, which makes
+      50.4 million, the paper's number, and 55.9 million with 256 pixels. 32 and 64 pixels follow the first author's PyTorch code,
+      where the paper has none; their numbers are unconfirmed.
     """
     channels = _channels(resolution, width, GENERATOR[_known(resolution)])
     norm_act = norm_act or (lambda **options: BatchNormAct(synchronized=True, **options))

@@ -2,7 +2,7 @@
 
     python -m experiments.classify --config=experiments/configs/evonorm_r20_cifar10.py --config.norm_act.layer=bn_relu \\
       --config.source.path=cifar10.zip --config.schedule.epochs=20.0 --workdir=workdir/judge
-    python -m experiments.benchmark synthesis --source=cifar10.zip --classifier=workdir/judge --workdir=workdir/synthesis --figure=gan.png
+    python -m experiments.benchmark synthesis --source=cifar10.zip --classifier=workdir/judge --workdir=workdir/synthesis --figure=gan.jpg
 
 Each run is `experiments/synthesize.py` with the config biggan_32_cifar10 and another layer in the generator. The scores are the
 Fréchet distance and the Inception Score by the classifier's features, called after it: they can be compared with each other and with
@@ -18,6 +18,7 @@ import json
 import pathlib
 import statistics
 
+import numpy as np
 import tensorflow as tf
 
 from experiments import session as sessions
@@ -48,7 +49,7 @@ def main(arguments):
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], help="those to train now")
     parser.add_argument("--steps", type=int, help="of each run; the config's by default")
     parser.add_argument("--batch", type=int, help="images per step; the config's by default")
-    parser.add_argument("--figure", help="PNG of the curves to be drawn")
+    parser.add_argument("--figure", help="picture to be drawn, PNG or JPEG: curves and samples")
     options = parser.parse_args(arguments)
     folder = pathlib.Path(options.workdir)
     for seed in options.seeds:
@@ -98,10 +99,12 @@ def curve(folder: pathlib.Path, name: str) -> list:
 
 
 def results(folder: pathlib.Path) -> dict:
-    """layer -> results of the seeds that are done."""
+    """layer -> results of the seeds that are done, with the path of each one's last `samples`."""
     found = {}
     for done in sorted(folder.glob("*/result.json")):
-        found.setdefault(done.parent.name.rsplit("_", 1)[0], []).append(json.loads(done.read_text()))
+        grids = sorted(done.parent.glob("pictures/samples-*.png"), key=lambda path: int(path.stem.split("-")[1]))
+        one = {**json.loads(done.read_text()), "samples": grids[-1] if grids else None}
+        found.setdefault(done.parent.name.rsplit("_", 1)[0], []).append(one)
     return found
 
 
@@ -127,21 +130,31 @@ def text(found: dict) -> str:
 
 
 def draw(found: dict, path: str):
-    """Fréchet distance over steps, a line for each seed, a colour for each layer."""
+    """Fréchet distance over steps, a line for each seed, a colour for each layer; beside it the first seed's last samples."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7.5, 4), dpi=110)
-    for number, (layer, title) in enumerate(TITLES.items()):
-        curves = [[point for point in one["curve"] if point[0]] for one in found.get(layer, [])]
-        for index, points in enumerate(filter(None, curves)):
-            label = "" if index else title
-            axes.plot(*zip(*points), marker=".", color=f"C{number}", alpha=0.7, label=label)
+    layers = [layer for layer in TITLES if layer in found]
+    grids = [layer for layer in layers if found[layer][0]["samples"]]
+    widths = [2.2] + [1] * len(grids)
+    figure, panels = pyplot.subplots(
+        1, len(widths), figsize=(2.4 * sum(widths), 3.6), dpi=110, width_ratios=widths, squeeze=False
+    )
+    axes, *others = panels[0]
+    for number, layer in enumerate(layers):
+        for index, one in enumerate(found[layer]):
+            points = [point for point in one["curve"] if point[0]]
+            label = "" if index else TITLES[layer]
+            axes.plot(*np.transpose(points or [(), ()]), marker=".", color=f"C{number}", alpha=0.7, label=label)
     axes.set(xlabel="steps of the generator", ylabel="Fréchet distance of the judge's features", yscale="log")
     axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    axes.legend()
+    for panel, layer in zip(others, grids):
+        panel.imshow(pyplot.imread(found[layer][0]["samples"]))
+        panel.set_title(TITLES[layer], fontsize=9)
+        panel.axis("off")
     figure.tight_layout()
     figure.savefig(path)
     pyplot.close(figure)

@@ -19,7 +19,12 @@ def test_the_table_has_means_spreads_and_what_diverged(tmp_path):
         write(tmp_path, f"bn_relu_{seed}", {DISTANCE: distance, SCORE: 3.0, "curve": [[0, 90.0], [5, distance]]})
     write(tmp_path, "bn_relu_2", {"diverged": "at step 3", "curve": []})
     write(tmp_path, "evonorm_s0_0", {DISTANCE: 9.0, SCORE: 3.5, "curve": [[5, 9.0]]})
+    (tmp_path / "bn_relu_0" / "pictures").mkdir()
+    for step in (500, 1500):
+        grid = tf.io.encode_png(tf.zeros([20, 30, 3], tf.uint8))
+        tf.io.write_file(str(tmp_path / "bn_relu_0" / "pictures" / f"samples-{step}.png"), grid)
     found = measure.results(tmp_path)
+    assert found["bn_relu"][0]["samples"].name == "samples-1500.png" and found["evonorm_s0"][0]["samples"] is None
     rows = measure.text(found).splitlines()[2:]
     assert rows == [  # the deviation of 10 and 12 is the root of 2
         "| BatchNorm-ReLU | 11.00 ± 1.41 | 3.00 ± 0.00 | 10.00  12.00 | 1 of 3 |",

@@ -148,7 +148,7 @@ def draw(found: dict, path: str):
             points = [point for point in one["curve"] if point[0]]
             label = "" if index else TITLES[layer]
             axes.plot(*np.transpose(points or [(), ()]), marker=".", color=f"C{number}", alpha=0.7, label=label)
-    axes.set(xlabel="steps of the generator", ylabel="Fréchet distance of the judge's features", yscale="log")
+    axes.set(xlabel="steps of the generator", ylabel="Fréchet distance of the judge's features")
     axes.grid(alpha=0.3)
     axes.legend()
     for panel, layer in zip(others, grids):

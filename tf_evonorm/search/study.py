@@ -5,31 +5,28 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import random
 import threading
 import time
 import uuid
-import zlib
 from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
 import optuna
-import sqlalchemy
 from optuna.trial import TrialState, create_trial
 
 from tf_evonorm.search.checks import Checks, fingerprint
 from tf_evonorm.search.evolution import Evolution, Rules
 from tf_evonorm.search.graph import Graph
 from tf_evonorm.search.primitives import USUAL, Protection
+from tf_evonorm.search.turns import Turns
 
 ATTEMPTS = 3  # workers that may die over one candidate before it is given up
 _TRIES = 100_000  # graphs that may be passed over in a row
 _AT_ONCE = 20  # layers that take the scores of others before the lock is given to the next
-_PATIENCE = 120  # seconds a lock of a server is held at most; a claim takes far less
 WAIT = "wait"
 _AGAIN = "again"
 
@@ -119,16 +116,10 @@ class Study:
     def __post_init__(self):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._graphs: dict = {}
-        try:
-            self._dialect = sqlalchemy.make_url(self.url).get_backend_name()
-            self._engine = sqlalchemy.create_engine(self.url, pool_pre_ping=True)
-        except (sqlalchemy.exc.ArgumentError, ImportError) as error:  # also of a driver that is not installed
-            raise ValueError(
-                f"study.url must be a database that SQLAlchemy knows. Received {self.url!r}: {error}."
-            ) from error
+        self._turns = Turns(self.url, self.name)
         for left in reversed(range(20)):
             try:
-                with self._locked():
+                with self._turns.taken():
                     self._open()
                 return
             except ValueError:
@@ -139,8 +130,7 @@ class Study:
                 time.sleep(random.uniform(0.1, 1))
 
     def _open(self):
-        sqlite = self._dialect == "sqlite"
-        options = {"connect_args": {"timeout": 120}} if sqlite else {"pool_pre_ping": True}
+        options = {"connect_args": {"timeout": 120}} if self._turns.local else {"pool_pre_ping": True}
         self._storage = optuna.storages.get_storage(optuna.storages.RDBStorage(self.url, engine_kwargs=options))
         study = optuna.create_study(
             storage=self._storage,
@@ -171,25 +161,6 @@ class Study:
     @property
     def _id(self):
         return self._storage.get_study_id_from_name(self.name)
-
-    @contextlib.contextmanager
-    def _locked(self):
-        """One worker at a time, where that can be had: a file of this machine, or a lock of the server; both are free when a process dies."""
-        if self._dialect == "sqlite":
-            path = os.path.abspath(self.url.removeprefix("sqlite:///"))
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path + ".lock", "w") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                yield
-        elif self._dialect == "postgresql":
-            with self._engine.begin() as connection:
-                # A machine that vanishes, of which the server would not hear for hours, does not hold the lock for long.
-                connection.execute(sqlalchemy.text(f"SET LOCAL idle_in_transaction_session_timeout = '{_PATIENCE}s'"))
-                lock = sqlalchemy.func.pg_advisory_xact_lock(zlib.crc32(self.name.encode()))
-                connection.execute(sqlalchemy.select(lock))
-                yield
-        else:  # a few candidates too many may be tried, none counts twice
-            yield
 
     def _trials(self):
         return self._storage.get_all_trials(self._id, deepcopy=False)
@@ -235,7 +206,7 @@ class Study:
         return job
 
     def _claim(self, me):
-        with self._locked():
+        with self._turns.taken():
             trials, now = self._trials(), self.clock()
             for trial in trials:
                 if trial.state == TrialState.RUNNING and trial.user_attrs["lease"][1] < now:
@@ -259,8 +230,7 @@ class Study:
             known.setdefault(trial.user_attrs["fingerprint"], (trial.number, trial.state, trial.values))
             if trial.state == TrialState.COMPLETE:
                 evolution.tell(trial.number, self._graph(trial), trial.values)
-        locked = self._dialect in ("sqlite", "postgresql")
-        twin = [] if locked else [uuid.uuid4().int]  # without a lock two workers may see the same candidates
+        twin = [] if self._turns.kept else [uuid.uuid4().int]  # or else two workers may see the same candidates
         rng = np.random.default_rng([self.seed, len(trials), *twin])
         skipped, cached = collections.Counter(), 0
         for _ in range(_TRIES):
@@ -339,7 +309,7 @@ class Study:
         attributes: dict = {"numbers": outcome.numbers, "seconds": outcome.seconds}
         if outcome.rejected:
             attributes["rejected"] = outcome.rejected
-        with self._locked():
+        with self._turns.taken():
             return self.mine(job, me) and self._finish(job.trial_id, state, outcome.scores, attributes)
 
     def _finish(self, trial_id, state, scores, attributes):

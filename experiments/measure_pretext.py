@@ -54,6 +54,7 @@ def main(arguments):
     parser.add_argument("--measures", nargs="*", default=list(MEASURES), choices=list(MEASURES), help="those to do now")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], help="those to do now")
     parser.add_argument("--epochs", type=float, default=20.0, help="of pre-training")
+    parser.add_argument("--width", type=float, default=1.0, help="share of the channels of a ResNet-18")
     parser.add_argument("--figure", help="PNG to be drawn")
     parser.add_argument("--smoke", action="store_true", help="tiny runs on drawn scenes, without source and records")
     options = parser.parse_args(arguments)
@@ -96,6 +97,7 @@ def pretrained(folder: pathlib.Path, task: str, seed: int, options) -> str:
         config.pictures, config.trainer.max_to_keep = 0, 1
         if not options.smoke:
             config.source.path, config.schedule.epochs = options.source, options.epochs
+            config.encoder.width = options.width
         start(pretrain.main, config, folder, seed, "train")
         tidy(folder, "ckpt-*")
     return str(folder / "backbone")
@@ -106,7 +108,7 @@ def judged(folder: pathlib.Path, measure: str, init: str, seed: int, options) ->
     if measure in ("knn", "linear"):
         config = linear_r18_photos.get_config("smoke" if options.smoke else "")
         if not options.smoke:
-            config.source.path = options.source
+            config.source.path, config.backbone.width = options.source, options.width
         config.init = init
         return neighbours(config, seed) if measure == "knn" else start(classify.main, config, folder, seed)["accuracy"]
     variant = "probe" if measure == "probe" else ""
@@ -114,6 +116,7 @@ def judged(folder: pathlib.Path, measure: str, init: str, seed: int, options) ->
     if not options.smoke:
         config.train_data.input_path = f"{options.records}/train-*.tfrecord"
         config.validation_data.input_path = f"{options.records}/val-*.tfrecord"
+        config.encoder.width = options.width
     config.init = init
     return start(transfer.main, config, folder, seed)["mean_iou"]
 

@@ -56,6 +56,7 @@ def test_each_encoder_is_trained_once_and_judged_by_all(tmp_path, calls, capsys)
         "--source=photos.zip",
         "--records=camvid",
         "--epochs=3",
+        "--width=0.25",
         "--seeds",
         "1",
         "--tasks",
@@ -75,6 +76,9 @@ def test_each_encoder_is_trained_once_and_judged_by_all(tmp_path, calls, capsys)
         str(tmp_path / "fpn-1/pretrain/backbone")
     ] * 3
     linear, probe, finetuned, pretraining = (call[1] for call in calls[:4])
+    assert [part.width for part in (linear.backbone, probe.encoder, finetuned.encoder, pretraining.encoder)] == [
+        0.25
+    ] * 4
     assert linear.source.path == pretraining.source.path == "photos.zip" and pretraining.schedule.epochs == 3
     assert (
         linear.freeze.mode == probe.freeze.mode == "inference"

@@ -10,6 +10,7 @@ MEASUREMENTS = {
     "batch-sizes": "experiments.measure_batch_sizes",
     "synthesis": "experiments.measure_synthesis",
     "pretext": "experiments.measure_pretext",
+    "search": "experiments.measure_search",
 }
 
 

@@ -55,6 +55,9 @@ def main(arguments):
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], help="those to do now")
     parser.add_argument("--epochs", type=float, default=20.0, help="of pre-training")
     parser.add_argument("--width", type=float, default=1.0, help="share of the channels of a ResNet-18")
+    parser.add_argument(
+        "--judging", type=float, default=1.0, help="share of the steps that the three trained judges take"
+    )
     parser.add_argument("--figure", help="PNG to be drawn")
     parser.add_argument("--smoke", action="store_true", help="tiny runs on drawn scenes, without source and records")
     options = parser.parse_args(arguments)
@@ -109,6 +112,7 @@ def judged(folder: pathlib.Path, measure: str, init: str, seed: int, options) ->
         config = linear_r18_photos.get_config("smoke" if options.smoke else "")
         if not options.smoke:
             config.source.path, config.backbone.width = options.source, options.width
+            config.schedule.epochs *= options.judging
         config.init = init
         return neighbours(config, seed) if measure == "knn" else start(classify.main, config, folder, seed)["accuracy"]
     variant = "probe" if measure == "probe" else ""
@@ -117,6 +121,7 @@ def judged(folder: pathlib.Path, measure: str, init: str, seed: int, options) ->
         config.train_data.input_path = f"{options.records}/train-*.tfrecord"
         config.validation_data.input_path = f"{options.records}/val-*.tfrecord"
         config.encoder.width = options.width
+        config.schedule.steps = round(options.judging * config.schedule.steps)
     config.init = init
     return start(transfer.main, config, folder, seed)["mean_iou"]
 

@@ -22,7 +22,7 @@ from absl import flags
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from experiments import search_results
+from experiments import search_report, search_results
 from experiments import session as sessions
 from tf_evonorm.search import proxy, study
 from tf_evonorm.search.candidate import Candidate
@@ -55,9 +55,9 @@ def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = No
     config, folder = session.config, session.workdir
     search = open_study(config, folder)
     if session.mode == "search":
-        images_in(config, folder)  # once, before all workers want them
-        if not crew(search, workers, folder):
-            return
+        images = images_in(config, folder)  # once, before all workers want them
+        crew(search, workers, folder)
+        search_results.known(candidate(config, folder, images), folder)
     if session.mode == "worker":
         done = study.work(
             search,
@@ -74,7 +74,7 @@ def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = No
         else:
             print(search_results.export(search, longer, folder))
             return
-    print(search_results.report(search, folder))
+    print(search_report.report(search, folder))
 
 
 def open_study(config, folder: str) -> study.Study:
@@ -183,7 +183,7 @@ def split(train, train_labels, test, test_labels, seed, rerank, size=32, held_ou
     return proxy.Images(parts[0][held_out:], parts[1][held_out:], parts[0][:held_out], parts[1][:held_out], classes)
 
 
-def crew(search: study.Study, workers: int, folder: str) -> bool:
+def crew(search: study.Study, workers: int, folder: str):
     """Workers of this machine, one core each, with a progress line, until the study is complete; a dead one is replaced.
 
     Raises:
@@ -226,7 +226,6 @@ def crew(search: study.Study, workers: int, folder: str) -> bool:
         for worker in running.values():
             worker.kill()
         bar.close()
-    return True
 
 
 def _own_flags():

@@ -1,5 +1,6 @@
 """The search's binary: its configs, what it says and writes of a study with a toy in the place of training, and all of it at a tiny size."""
 
+import datetime
 import importlib
 import json
 import random
@@ -12,12 +13,12 @@ import pytest
 import tensorflow as tf
 
 import tf_evonorm
-from experiments import search, search_results
+from experiments import measure_search, search, search_report, search_results
 from experiments.session import Session
 from tf_evonorm.search.evolution import Rules
 from tf_evonorm.search.graph import KNOWN, Graph
 from tf_evonorm.search.rejection import Quality, Stability
-from tf_evonorm.search.study import Outcome, Study, work
+from tf_evonorm.search.study import Outcome, Record, Study, work
 
 NAMES = ("evonorm_b_cifar10", "evonorm_s_cifar10", "evonorm_b_small", "evonorm_s_small")
 
@@ -125,19 +126,100 @@ def test_the_progress_line(toy_study):
 def test_the_report_is_one_page_with_its_figures(toy_study):
     study, folder = toy_study
     rows = [{"name": "bn_relu", "graph": str(KNOWN["bn_relu"]), "accuracy": [[0.5, 0.7], [0.6, 0.7]]}]
-    with open(f"{folder}/rerank.json", "w") as file:
-        json.dump(rows, file)
-    with open(search_results.report(study, folder)) as file:
+    for name, content in (("rerank", rows), ("known", {"b0": [0.25, 0.75]})):
+        with open(f"{folder}/{name}.json", "w") as file:
+            json.dump(content, file)
+    with open(search_report.report(study, folder)) as file:
         page = file.read()
-    assert page.count("data:image/png;base64,") == 3 and "http" not in page
-    for name in ("rejected", "progress", "anchors"):
+    assert page.count("data:image/png;base64,") == 4 and "http" not in page
+    for name in ("rejected", "progress", "accuracy", "anchors"):
         assert tf.io.decode_png(tf.io.read_file(f"{folder}/report/{name}.png")).shape[0] > 100
-    # 20 candidates of 12 seconds are 240 seconds: 300 an hour; of each 12 seconds 10 are training.
-    assert "<td>300" in page and "training 83 %" in page
+    # 20 candidates of 12 seconds, of which 10 are training, and what really went by between them.
+    spent = search_results.seconds(study)
+    assert (spent["training"], spent["tracing"]) == (200, 40) and 0 < spent["proposing"] < 60
+    total = 240 + spent["proposing"]
+    assert f"candidates per core-hour<td>{20 * 3600 / total:.0f}" in page
+    assert f"training {20000 / total:.0f} %, tracing {4000 / total:.0f} %, proposing" in page
     assert "<td>0.550 ± 0.071<td>0.700 ± 0.000<td>0.625" in page
+    assert "<td>b0<td>known<td>0.250<td>0.750<td>0.500" in page
     winner = search_results.best(study, 1)[0]
     assert np.mean(winner.scores) == max(np.mean(record.scores) for record in search_results.passed(study))
     assert f"<td>{winner.key}<td>" in page
+
+
+def test_known_layers_are_trained_as_candidates_are_and_once(monkeypatch, tmp_path):
+    calls = []
+
+    class Toy:
+        seed = 3
+
+    def repeated(graph, candidate, seeds):
+        calls.append((graph, candidate.seed, list(seeds)))
+        return np.array([[0.1 * len(calls), 0.5]])
+
+    monkeypatch.setattr(search_results, "repeated", repeated)
+    found = search_results.known(Toy(), str(tmp_path))
+    assert calls == [(KNOWN[name], 3, [3]) for name in search_results.BASELINES]
+    assert found["gn_relu"] == [0.2, 0.5]
+    assert search_results.known(Toy(), str(tmp_path)) == found and len(calls) == 4
+
+
+def done(number, worker, start, end, seconds, scores=None, **more):
+    """A finished candidate, times in seconds."""
+    at = [datetime.datetime(2026, 1, 1) + datetime.timedelta(seconds=second) for second in (start, end)]
+    given = {
+        "parent": None,
+        "reason": "" if scores else "quality",
+        "cached": None,
+        "skipped": {},
+        "numbers": {},
+        **more,
+    }
+    state = "passed" if scores else "rejected"
+    return Record(
+        number, KNOWN["b0"], state=state, scores=scores, seconds=seconds, worker=worker, attempts=1, started=at[0],
+        finished=at[1], **given,
+    )  # fmt: skip
+
+
+class Recorded:
+    """A study with given candidates."""
+
+    def __init__(self, *records):
+        self.records = lambda: list(records)
+
+
+def test_searches_are_compared_at_equal_compute(tmp_path):
+    first = Recorded(
+        done(0, "a", 0, 10, {"training": 10.0}, (0.2, 0.4), skipped={"flat": 3}),
+        done(1, "b", 0, 6, {"quality": 6.0}),  # ended before number 0: 6 core-seconds by then, 16 when number 0 ends
+        done(2, "a", 14, 20, {"quality": 6.0}),  # 4 between the two of worker a
+        done(3, "a", 20, 20, {}, (0.2, 0.4), cached=0),
+    )
+    line = search_results.timeline(first)
+    assert [(spent, record.number) for spent, record in line] == [(6, 1), (16, 0), (26, 2), (26, 3)]
+    assert search_results.seconds(first) == {"training": 10, "quality": 12, "proposing": 4}
+    second = search_results.timeline(Recorded(done(0, "c", 0, 20, {"training": 20.0}, (0.9, 0.7))))
+    lines = measure_search.within_equal_compute([line, second])
+    assert [[record.number for _, record in part] for part in lines] == [[1, 0], [0]]
+    table = measure_search.text(["random", "evolution"], [line, second]).splitlines()[2:]
+    assert table == [
+        "| random | 0.01 | 7 | 3 | 415 | 1 | 1 | 0.300 | 0.300 |",
+        "| evolution | 0.01 | 1 | 1 | 180 | 1 | 0 | 0.800 | 0.800 |",
+    ]
+    fates = measure_search.shares(line).splitlines()[2:]
+    assert fates == [
+        "| check: flat | 3 | 42.9 | |",
+        "| quality | 2 | 28.6 | 6.0 |",
+        "| passed | 1 | 14.3 | 10.0 |",
+        "| took the scores of an equal one | 1 | | |",
+    ]
+    rows = [{"name": "b0", "graph": "", "accuracy": [[0.5, 0.7], [0.6, float("nan")]]}]
+    assert "| b0 | 55.0 ± 7.1 | 35.0 ± 49.5 | 45.0 |" in measure_search.reranked("random", ("a", "b"), rows)
+    measure_search.draw(
+        ["random", "evolution"], [line, second], ("a", "b"), {"b0": [0.3, 0.3]}, str(tmp_path / "s.png")
+    )
+    assert (tmp_path / "s.png").read_bytes()[1:4] == b"PNG"
 
 
 @pytest.mark.slow
@@ -159,8 +241,11 @@ def test_a_search_from_start_to_a_layer(tmp_path):
     assert norm_act()(np.ones([2, 3, 3, 4], np.float32)).shape == (2, 3, 3, 4)
     served = tf.saved_model.load(str(tmp_path / "best_model"))
     assert served(tf.zeros([1, 32, 32, 3])).shape[0] == 1
+    assert set(json.loads((tmp_path / "known.json").read_text())) == {"bn_relu", "gn_relu", "b0", "s0"}
     study = search.open_study(config, str(tmp_path))
     assert len(search_results.finished(study)) == config.study.candidates
+    measure_search.main([f"--searches={tmp_path}", f"--figure={tmp_path / 'search.png'}"])
+    assert (tmp_path / "search.png").exists()
     assert any(str(record.graph.pruned()) == str(Graph.load(tmp_path / "best.json")) for record in study.records())
 
 

@@ -1,0 +1,138 @@
+"""Searches side by side, at equal compute: does evolution find more than random search, and anything better than the known layers?
+
+    python -m experiments.benchmark search --searches workdir/random workdir/evolution --figure=docs/search.png
+
+Each folder is one of `experiments.search`; what a search found after the core-hours of the shortest one does not count. The first one's
+candidates also give the shares that the checks and tests reject, and the histogram of accuracies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import pathlib
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import search, search_results
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(prog="experiments.benchmark search", description=__doc__.split("\n")[0])
+    parser.add_argument("--searches", nargs="+", required=True, help="folders of searches")
+    parser.add_argument("--figure", help="PNG to be drawn")
+    options = parser.parse_args(arguments)
+    folders = [pathlib.Path(folder) for folder in options.searches]
+    for folder in folders:
+        if not (folder / "config.json").exists() or not (folder / "study.db").exists():
+            parser.error(f"--searches must be folders of searches. Received {folder}, without config.json or study.db.")
+    studies = [opened(folder) for folder in folders]
+    lines = within_equal_compute([search_results.timeline(study) for study in studies])
+    known = search_results.read(str(folders[0] / "known.json"), {})
+    titles = [folder.name for folder in folders]
+    print(text(titles, lines))
+    print()
+    print(shares(lines[0]))
+    for title, folder in zip(titles, folders):
+        rows = search_results.read(str(folder / "rerank.json"), [])
+        if rows:
+            print(f"\n{reranked(title, studies[0].anchors, rows)}")
+    if options.figure:
+        draw(titles, lines, studies[0].anchors, known, options.figure)
+
+
+def opened(folder: pathlib.Path):
+    """The study in a folder of a search."""
+    return search.open_study(ConfigDict(json.loads((folder / "config.json").read_text())), str(folder))
+
+
+def within_equal_compute(lines: list) -> list:
+    """Of each timeline what was done within the core-seconds of the shortest."""
+    end = min(line[-1][0] if line else 0.0 for line in lines)
+    return [[(spent, record) for spent, record in line if spent <= end] for line in lines]
+
+
+def own_scores(line: list) -> list:
+    """(core-seconds, scores) of the candidates that passed, without those that took the scores of others."""
+    return [(spent, record.scores) for spent, record in line if record.state == "passed" and record.cached is None]
+
+
+def text(titles: list, lines: list) -> str:
+    """Markdown: a row for each search."""
+    rows = [
+        "| search | core-hours | graphs drawn | tried | per core-hour | passed | took scores | best mean accuracy | mean of last 10 |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for title, line in zip(titles, lines):
+        hours = line[-1][0] / 3600 if line else 0.0
+        tried = sum(record.cached is None for _, record in line)
+        drawn = len(line) + sum(sum(record.skipped.values()) for _, record in line)
+        means = [np.mean(scores) for _, scores in own_scores(line)]
+        best = f"{max(means):.3f} | {np.mean(means[-10:]):.3f}" if means else "- | -"
+        cells = f"{hours:.2f} | {drawn} | {tried} | {tried / hours if hours else 0:.0f} | {len(means)} | {len(line) - tried}"
+        rows.append(f"| {title} | {cells} | {best} |")
+    return "\n".join(rows)
+
+
+def shares(line: list) -> str:
+    """Markdown: what became of all graphs that were drawn, in per cent, checks before tests."""
+    checks = sum((collections.Counter(record.skipped) for _, record in line), collections.Counter())
+    tests = collections.Counter(record.reason or "passed" for _, record in line if record.cached is None)
+    spent = collections.defaultdict(list)
+    for _, record in line:
+        if record.cached is None:
+            spent[record.reason or "passed"].append(sum(record.seconds.values()))
+    total = sum(checks.values()) + len(line)
+    rows = ["| fate | graphs | % of all drawn | seconds each |", "|---|---|---|---|"]
+    for name, count in checks.most_common():
+        rows.append(f"| check: {name} | {count} | {100 * count / total:.1f} | |")
+    for name, count in tests.most_common():
+        rows.append(f"| {name} | {count} | {100 * count / total:.1f} | {np.mean(spent[name]):.1f} |")
+    rows.append(f"| took the scores of an equal one | {len(line) - sum(tests.values())} | | |")
+    return "\n".join(rows)
+
+
+def reranked(title: str, anchors: tuple, rows: list) -> str:
+    """Markdown: accuracy in per cent, mean and standard deviation over seeds, best mean first."""
+    table = [f"| {title} | " + " | ".join(anchors) + " | mean |", "|---" * (len(anchors) + 2) + "|"]
+    for row in rows:
+        accuracy = 100 * np.nan_to_num(np.array(row["accuracy"], float))
+        spread = accuracy.std(0, ddof=1) if len(accuracy) > 1 else np.zeros(len(anchors))
+        cells = " | ".join(f"{mean:.1f} ± {std:.1f}" for mean, std in zip(accuracy.mean(0), spread))
+        table.append(f"| {row['name']} | {cells} | {accuracy.mean():.1f} |")
+    return "\n".join(table)
+
+
+def draw(titles: list, lines: list, anchors: tuple, known: dict, path: str):
+    """Best mean accuracy over core-hours, a line for each search; beside it a histogram of the first search for each anchor."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (curves, *panels) = pyplot.subplots(
+        1, 1 + len(anchors), figsize=(5 + 2.6 * len(anchors), 3.6), dpi=110, width_ratios=[1.8] + [1] * len(anchors)
+    )
+    for number, (title, line) in enumerate(zip(titles, lines)):
+        scored = own_scores(line)
+        hours = [spent / 3600 for spent, _ in scored]
+        means = [np.mean(scores) for _, scores in scored]
+        curves.plot(hours, means, ".", color=f"C{number}", alpha=0.4)
+        curves.step(
+            hours, np.maximum.accumulate(means or [np.nan])[: len(hours)], color=f"C{number}", where="post", label=title
+        )
+    curves.set(xlabel="core-hours", ylabel="accuracy, mean of the anchors")
+    for index, (axes, anchor) in enumerate(zip(panels, anchors)):
+        values = [scores[index] for _, scores in own_scores(lines[0])]
+        axes.hist(values, bins=np.arange(0.15, 0.5, 0.01), color="C0", alpha=0.6)
+        axes.set(title=f"{titles[0]}, {anchor}", xlabel="accuracy")
+        for number, (name, scores) in enumerate(known.items()):
+            axes.axvline(scores[index], color=f"C{number + 4}", label=name)
+    for number, (name, scores) in enumerate(known.items()):
+        curves.axhline(np.mean(scores), color=f"C{number + 4}", linestyle=":", label=name)
+    curves.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)

@@ -42,6 +42,8 @@ OPTIONS = {
     "weight_decay": "optimizer.weight_decay",
     "aug": "views.recipe",
 }
+# Options that have one value here; another is told, and left.
+FIXED = {"optimizer": "lars", "lr_scheduler": "cosine"}
 
 
 def convert(input, output, config=None, images=None) -> str:
@@ -71,7 +73,7 @@ def convert(input, output, config=None, images=None) -> str:
         with whole(output) as partial:
             if not any(name.startswith("encoder.") for name in state):
                 return f"{output}: {_encoder(state, partial)}"
-            config = config or _config(authors.model_arguments(state), others.get("opt") or {})
+            config = config or _config(authors.model_arguments(state), others["opt"])
             return f"{output}: {_run_folder(state, others, partial, config, images)}"
     except ValueError as error:
         raise ValueError(f"{input!r} does not hold what it should: {error}") from error
@@ -87,7 +89,15 @@ def _state(tree, path):
     if not isinstance(tree, dict) or not any(isinstance(value, np.ndarray) for value in tree.values()):
         held = ", ".join(map(str, list(tree)[:5])) if isinstance(tree, dict) else type(tree).__name__
         raise ValueError(f"{path!r} must hold a state dict, as it is or as 'model'. Received {held or 'nothing'}.")
-    return authors.stripped(tree), others
+    strange = [name for name, value in tree.items() if not (isinstance(name, str) and isinstance(value, np.ndarray))]
+    if strange:
+        raise ValueError(
+            f"{path!r} must hold tensors by name. Received {', '.join(map(repr, strange[:5]))} beside them."
+        )
+    opt = others.get("opt") or {}
+    if not isinstance(opt, dict):
+        raise ValueError(f"{path!r} must hold its options as a namespace. Received {type(opt).__name__}.")
+    return authors.stripped(tree), {**others, "opt": opt}
 
 
 def _encoder(state, output):
@@ -100,14 +110,16 @@ def _encoder(state, output):
 
 
 def _run_folder(state, others, output, config, images):
-    opt = others.get("opt") or {}
-    schedule = _schedule(config, images or opt.get("num_instances") or IMAGENET)
+    opt = others["opt"]
+    schedule = _schedule(config, images or _option(opt, "num_instances", IMAGENET))
     model, rule = _objects(config, schedule)
     authors.load(authors.names(model), state)
     step = _step(others, schedule)
     what = "weights"
-    if "optimizer" in others and opt.get("optimizer", "lars") == "lars":
-        authors.load_buffers(model, getattr(rule, "inner_optimizer", rule), others["optimizer"])
+    left = [f"{name}={opt[name]}" for name, ours in FIXED.items() if opt.get(name, ours) != ours]
+    inner = getattr(rule, "inner_optimizer", rule)
+    if "optimizer" in others and not left and hasattr(inner, "buffer_of"):
+        authors.load_buffers(model, inner, others["optimizer"])
         what = "weights and momentum buffers"
     model.momentum_step.assign(step)
     rule.iterations.assign(step)
@@ -117,7 +129,8 @@ def _run_folder(state, others, output, config, images):
     save_backbone(model.encoder, os.path.join(output, "backbone"))
     with tf.io.gfile.GFile(os.path.join(output, "config.json"), "w") as file:
         file.write(config.to_json_best_effort(indent=1) + "\n")
-    return f"{what} at step {step} of {schedule.steps}"
+    note = f"; not taken over: {', '.join(left)}" if left else ""
+    return f"{what} at step {step} of {schedule.steps}{note}"
 
 
 def _to_pth(folder, path, config, images):
@@ -133,7 +146,8 @@ def _to_pth(folder, path, config, images):
     checkpoint = tf.train.Checkpoint(model=model, optimizer=rule, global_step=step)
     checkpoint.read(latest).expect_partial().assert_existing_objects_matched()
     rule, step = getattr(rule, "inner_optimizer", rule), int(step)
-    tree = {"model": authors.state(model, batches=2 * step), "epoch": step // schedule.epoch, "step": step}
+    tree = {"opt": _options(config, images), "model": authors.state(model, batches=2 * step)}
+    tree |= {"epoch": step // schedule.epoch, "scheduler": {"last_epoch": step}}
     if hasattr(rule, "buffer_of"):
         rate = float(schedule.rate(step))
         tree["optimizer"] = authors.buffers(model, rule, lr=rate, initial_lr=schedule.peak)
@@ -166,15 +180,41 @@ def _config(arguments, opt):
     config.propagation.update(arguments["propagation"])
     if "instance" in arguments:
         config.instance = {"name": "byol", **arguments["instance"]}
-        config.model.instance_weight = float(opt.get("pixpro_ins_loss_weight") or 1.0)
+        config.model.instance_weight = _option(opt, "pixpro_ins_loss_weight", 1.0) or 1.0
     if opt.get("arch") == "resnet50_16s":
         config.encoder.output_stride = 16
     for option, place in OPTIONS.items():
         section, key = place.split(".")
-        if option in opt and (key in config[section] or opt[option]):
-            before = config[section].get(key)
-            config[section][key] = type(before)(opt[option]) if before is not None else opt[option]
+        if key in config[section] or opt.get(option):
+            config[section][key] = _option(opt, option, config[section].get(key))
+    config.views.scale = (_option(opt, "crop", config.views.scale[0]), 1.0)
+    config.views.size = (_option(opt, "image_size", config.views.size[0]),) * 2
     return config
+
+
+def _options(config, images):
+    """What `_config` reads."""
+    opt = {"num_instances": images, "optimizer": config.optimizer.name}
+    opt |= {"crop": config.views.scale[0], "image_size": config.views.size[0]}
+    if "instance" in config:
+        opt["pixpro_ins_loss_weight"] = config.model.get("instance_weight", 1.0)
+    if config.encoder.get("output_stride") == 16:
+        opt["arch"] = "resnet50_16s"
+    for option, place in OPTIONS.items():
+        section, key = place.split(".")
+        if key in config[section]:
+            opt[option] = config[section][key]
+    return opt
+
+
+def _option(opt, name, default):
+    """An option of the file, of the kind that the default has; the default where there is none."""
+    if name not in opt:
+        return default
+    value, kind = opt[name], float if default is None else type(default)
+    if isinstance(value, str) != (kind is str) or not isinstance(value, (str, int, float)):
+        raise ValueError(f"its option {name} must be of {kind.__name__}. Received {value!r}.")
+    return kind(value)
 
 
 def _step(others, schedule):

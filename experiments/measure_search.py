@@ -16,7 +16,7 @@ import pathlib
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import search, search_results
+from experiments import search, search_report, search_results
 
 
 def main(arguments):
@@ -26,14 +26,15 @@ def main(arguments):
     options = parser.parse_args(arguments)
     folders = [pathlib.Path(folder) for folder in options.searches]
     for folder in folders:
-        if not (folder / "config.json").exists() or not (folder / "study.db").exists():
-            parser.error(f"--searches must be folders of searches. Received {folder}, without config.json or study.db.")
+        if not (folder / "config.json").exists():
+            parser.error(f"--searches must be folders of searches. Received {folder}, without config.json.")
     studies = [opened(folder) for folder in folders]
     lines = within_equal_compute([search_results.timeline(study) for study in studies])
     known = search_results.read(str(folders[0] / "known.json"), {})
     titles = [folder.name for folder in folders]
     print(text(titles, lines))
     print()
+    print(f"{titles[0]}: {phases(lines[0])}\n")
     print(shares(lines[0]))
     for title, folder in zip(titles, folders):
         rows = search_results.read(str(folder / "rerank.json"), [])
@@ -76,21 +77,41 @@ def text(titles: list, lines: list) -> str:
     return "\n".join(rows)
 
 
+def phases(line: list) -> str:
+    """Where the core-seconds went, in per cent; what is left is proposing: parents, mutations, cheap checks, the database."""
+    spent = sum((collections.Counter(record.seconds) for _, record in line), collections.Counter())
+    total = line[-1][0] if line else 1.0
+    drawn = len(line) + sum(sum(record.skipped.values()) for _, record in line)
+    spent["proposing"] = total - sum(spent.values())
+    told = ", ".join(f"{name} {100 * value / total:.1f} %" for name, value in spent.most_common())
+    return f"{told}; proposing takes {1000 * spent['proposing'] / max(drawn, 1):.0f} ms for each graph that is drawn"
+
+
 def shares(line: list) -> str:
-    """Markdown: what became of all graphs that were drawn, in per cent, checks before tests."""
+    """Markdown: what became of all graphs that were drawn, checks before tests; what each took and what it saved.
+
+    A graph that a check passes over saves what a tried one takes on average, one that falls in a test what a passed one takes and it did
+    not.
+    """
     checks = sum((collections.Counter(record.skipped) for _, record in line), collections.Counter())
-    tests = collections.Counter(record.reason or "passed" for _, record in line if record.cached is None)
     spent = collections.defaultdict(list)
     for _, record in line:
         if record.cached is None:
             spent[record.reason or "passed"].append(sum(record.seconds.values()))
+    tests = {name: (len(values), np.mean(values)) for name, values in spent.items()}
+    tried, took = sum(count for count, _ in tests.values()), sum(map(sum, spent.values()))
+    full = tests.get("passed", (0, 0.0))[1]
     total = sum(checks.values()) + len(line)
-    rows = ["| fate | graphs | % of all drawn | seconds each |", "|---|---|---|---|"]
+    rows = ["| fate | graphs | % of all drawn | seconds each | core-hours saved |", "|---|---|---|---|---|"]
+
+    def row(name, count, seconds, saved):
+        rows.append(f"| {name} | {count} | {100 * count / total:.1f} | {seconds} | {saved / 3600:.2f} |")
+
     for name, count in checks.most_common():
-        rows.append(f"| check: {name} | {count} | {100 * count / total:.1f} | |")
-    for name, count in tests.most_common():
-        rows.append(f"| {name} | {count} | {100 * count / total:.1f} | {np.mean(spent[name]):.1f} |")
-    rows.append(f"| took the scores of an equal one | {len(line) - sum(tests.values())} | | |")
+        row(f"check: {name}", count, "", count * took / max(tried, 1))
+    row("check: computes the same as one that passed", len(line) - tried, "", (len(line) - tried) * full)
+    for name, (count, seconds) in sorted(tests.items(), key=lambda item: -item[1][0]):
+        row(name, count, f"{seconds:.1f}", count * (full - seconds))
     return "\n".join(rows)
 
 
@@ -98,10 +119,9 @@ def reranked(title: str, anchors: tuple, rows: list) -> str:
     """Markdown: accuracy in per cent, mean and standard deviation over seeds, best mean first."""
     table = [f"| {title} | " + " | ".join(anchors) + " | mean |", "|---" * (len(anchors) + 2) + "|"]
     for row in rows:
-        accuracy = 100 * np.nan_to_num(np.array(row["accuracy"], float))
-        spread = accuracy.std(0, ddof=1) if len(accuracy) > 1 else np.zeros(len(anchors))
-        cells = " | ".join(f"{mean:.1f} ± {std:.1f}" for mean, std in zip(accuracy.mean(0), spread))
-        table.append(f"| {row['name']} | {cells} | {accuracy.mean():.1f} |")
+        mean, spread = search_results.over_seeds(row)
+        cells = " | ".join(f"{100 * m:.1f} ± {100 * s:.1f}" for m, s in zip(mean, spread))
+        table.append(f"| {row['name']} | {cells} | {100 * mean.mean():.1f} |")
     return "\n".join(table)
 
 
@@ -120,18 +140,13 @@ def draw(titles: list, lines: list, anchors: tuple, known: dict, path: str):
         hours = [spent / 3600 for spent, _ in scored]
         means = [np.mean(scores) for _, scores in scored]
         curves.plot(hours, means, ".", color=f"C{number}", alpha=0.4)
-        curves.step(
-            hours, np.maximum.accumulate(means or [np.nan])[: len(hours)], color=f"C{number}", where="post", label=title
-        )
+        best = np.maximum.accumulate(means) if means else []
+        curves.step(hours, best, color=f"C{number}", where="post", label=title)
     curves.set(xlabel="core-hours", ylabel="accuracy, mean of the anchors")
-    for index, (axes, anchor) in enumerate(zip(panels, anchors)):
-        values = [scores[index] for _, scores in own_scores(lines[0])]
-        axes.hist(values, bins=np.arange(0.15, 0.5, 0.01), color="C0", alpha=0.6)
-        axes.set(title=f"{titles[0]}, {anchor}", xlabel="accuracy")
-        for number, (name, scores) in enumerate(known.items()):
-            axes.axvline(scores[index], color=f"C{number + 4}", label=name)
     for number, (name, scores) in enumerate(known.items()):
-        curves.axhline(np.mean(scores), color=f"C{number + 4}", linestyle=":", label=name)
+        curves.axhline(np.mean(scores), color=f"C{number + 2}", linestyle=":", label=name)
+    search_report.histograms(panels, anchors, [scores for _, scores in own_scores(lines[0])], known)
+    panels[0].set_title(f"candidates of {titles[0]}", fontsize=9)
     curves.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path)

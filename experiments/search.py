@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -213,7 +214,8 @@ def crew(search: study.Study, workers: int, folder: str):
                 if code == 0:
                     del running[core]
                 elif code is not None:
-                    deaths[core] = 0 if code == AGAIN else deaths[core] + 1
+                    # A worker may be killed as often as one likes: candidates that kill theirs are given up by the study.
+                    deaths[core] = 0 if code in (AGAIN, -signal.SIGKILL) else deaths[core] + 1
                     if deaths[core] >= _DEATHS:
                         raise ValueError(f"a worker died {_DEATHS} times in a row. Received {_tail(folder, core)}")
                     running[core] = start(core)

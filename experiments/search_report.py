@@ -43,7 +43,8 @@ def report(search: Study, folder: str) -> str:
         with open(path, "rb") as file:
             images.append(f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(file.read()).decode()}">')
     best = search_results.best(search, 10)
-    lines = [(m.key, _parent(search, m.key), m.scores, m.graph) for m in best]
+    parents = {record.number: "newcomer" if record.parent is None else record.parent for record in records}
+    lines = [(m.key, parents[m.key], m.scores, m.graph) for m in best]
     lines += [(name, "known", scores, KNOWN[name]) for name, scores in known.items()]
     lines.sort(key=lambda line: -np.nan_to_num(line[2]).mean())
     parts = [
@@ -67,10 +68,9 @@ def report(search: Study, folder: str) -> str:
         parts.append("<h2>Trained again, several seeds, images that the search has not seen</h2>")
         lines = []
         for row in rows:
-            accuracy = np.nan_to_num(row["accuracy"])
-            spread = accuracy.std(0, ddof=1) if len(accuracy) > 1 else np.zeros(len(search.anchors))
-            cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(accuracy.mean(0), spread)]
-            lines.append([row["name"], *cells, f"{accuracy.mean():.3f}", Graph.read(row["graph"]).formula()])
+            mean, spread = search_results.over_seeds(row)
+            cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(mean, spread)]
+            lines.append([row["name"], *cells, f"{mean.mean():.3f}", Graph.read(row["graph"]).formula()])
         parts.append(_table(["layer", *search.anchors, "mean", "formula"], lines))
     path = os.path.join(folder, "report", "index.html")
     search_results.write(path, "\n".join(parts) + "\n")
@@ -132,19 +132,29 @@ def _progress(search, good):
 
 
 def _accuracy(search, good, known):
-    figure, panels = plt.subplots(
-        1, len(search.anchors), figsize=(4 * len(search.anchors), 3), sharey=True, squeeze=False
-    )
-    for index, (axes, anchor) in enumerate(zip(panels[0], search.anchors)):
-        values = [record.scores[index] for record in good]
-        axes.hist(values, np.arange(min(values) - 0.005, max(values) + 0.015, 0.01), color="C0", alpha=0.6)
-        for number, (name, scores) in enumerate(known.items()):
-            axes.axvline(scores[index], color=f"C{number + 1}", label=name)
-        axes.set_xlabel(f"accuracy, {anchor}")
+    count = len(search.anchors)
+    figure, panels = plt.subplots(1, count, figsize=(4 * count, 3), sharey=True, squeeze=False)
+    histograms(panels[0], search.anchors, [record.scores for record in good], known)
     panels[0][0].set_ylabel("candidates")
     if known:
         panels[0][0].legend(fontsize=8)
     return figure
+
+
+def histograms(panels, anchors, scores, known: dict):
+    """Counts of accuracies, a panel for each anchor, and a line at each known layer's.
+
+    Args:
+      panels: Matplotlib's axes, one for each anchor.
+      anchors: their names.
+      scores: [candidates][anchors].
+      known: name -> scores, one for each anchor.
+    """
+    for axes, anchor, values, *others in zip(panels, anchors, zip(*scores), *known.values()):
+        axes.hist(values, np.arange(min(values) - 0.005, max(values) + 0.015, 0.01), color="C0", alpha=0.6)
+        for number, (name, value) in enumerate(zip(known, others)):
+            axes.axvline(value, color=f"C{number + 2}", label=name)
+        axes.set_xlabel(f"accuracy, {anchor}")
 
 
 def _scatter(search, good):
@@ -159,11 +169,6 @@ def _scatter(search, good):
         place.set_ylabel(f"accuracy, {search.anchors[i]}")
     axes[0][0].legend(fontsize=8)
     return figure
-
-
-def _parent(search, number):
-    parent = search.records()[number].parent
-    return "newcomer" if parent is None else parent
 
 
 def _families(search, members):

@@ -105,6 +105,12 @@ def rerank(search: Study, candidate: Candidate, folder: str, top: int = 10, seed
     return rows
 
 
+def over_seeds(row: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation [anchors] over the seeds of a row of `rerank`; a training that broke down counts as 0."""
+    accuracy = np.nan_to_num(np.array(row["accuracy"], float))
+    return accuracy.mean(0), accuracy.std(0, ddof=1) if len(accuracy) > 1 else np.zeros(accuracy.shape[1])
+
+
 def export(search: Study, candidate: Candidate, folder: str) -> str:
     """Writes the winner: `best.json`, and `best_model`, the first anchor trained with it as a SavedModel.
 
@@ -138,13 +144,13 @@ def skipped(search: Study) -> collections.Counter:
 def timeline(search: Study) -> list:
     """(core-seconds that all workers had spent by then, record) of all that is done, in the order in which it was done.
 
-    What a worker did between two candidates counts too: parents, mutations, cheap checks, the database.
+    What a worker did between two candidates counts too: parents, mutations, cheap checks, the database. The start of its process does not.
     """
     spent, last, line = 0.0, {}, []
     for record in sorted((r for r in search.records() if r.finished), key=lambda r: (r.finished, r.number)):
-        before = last.get(record.worker, record.started)
-        spent += sum(record.seconds.values())
-        spent += max(0.0, (record.started - before).total_seconds())  # negative where a dead worker's one was adopted
+        # Another worker, which died, may have begun this one.
+        begun = last.get(record.worker, record.started if record.attempts == 1 else record.finished)
+        spent += max((record.finished - begun).total_seconds(), sum(record.seconds.values()))
         last[record.worker] = record.finished
         line.append((spent, record))
     return line

@@ -208,10 +208,15 @@ def _precision(runtime):
 def _remember(session):
     """Writes config.json, or compares with the one that is there."""
     path = os.path.join(session.workdir, "config.json")
-    written = session.config.to_json_best_effort(indent=1)
-    if tf.io.gfile.exists(path) and tf.train.latest_checkpoint(session.workdir):
+    written = session.config.to_json_best_effort(indent=1) + "\n"
+    recorded = ""
+    if tf.io.gfile.exists(path):
         with tf.io.gfile.GFile(path) as file:
-            before, now = _flat(json.load(file)), _flat(json.loads(written))
+            recorded = file.read()
+    if recorded == written:
+        return  # or processes that start together would all write it
+    if recorded and tf.train.latest_checkpoint(session.workdir):
+        before, now = _flat(json.loads(recorded)), _flat(json.loads(written))
         changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
         changed = [f"{key}: {before.get(key)} -> {now.get(key)}" for key in changed if key.split(".")[0] not in _FREE]
         if changed:
@@ -221,7 +226,7 @@ def _remember(session):
             )
     if session.chief:
         with whole(path) as partial, tf.io.gfile.GFile(partial, "w") as file:
-            file.write(written + "\n")
+            file.write(written)
 
 
 def _flat(tree, prefix=""):

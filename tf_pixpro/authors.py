@@ -82,7 +82,7 @@ def encoder_arguments(state: dict) -> dict:
         for n in range(1, 5)
     ]
     blocks = tuple(map(len, found))
-    if "conv1.weight" not in state or not all(blocks):
+    if np.ndim(state.get("conv1.weight")) != 4 or not all(blocks):
         raise ValueError(
             "a ResNet has conv1.weight and layer1 to layer4. Received a state dict of "
             f"{len(state)} entries such as {', '.join(map(repr, list(state)[:3])) or 'none'}."

@@ -184,15 +184,19 @@ class _Reader:
         return unpickle.load(stream, self.allowed, self.storage)
 
 
-def _resolved(tree):
-    """The same tree with arrays in the place of tensors."""
-    if isinstance(tree, _Tensor):
-        return tree.array()
-    if isinstance(tree, dict):
-        return {_key(key): _resolved(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(_resolved(value) for value in tree)
-    return tree
+def _resolved(tree, done=None):
+    """The same tree with arrays in the place of tensors; what stands in it twice is resolved once, or a small file could fill the memory."""
+    done = {} if done is None else done
+    if id(tree) not in done:
+        if isinstance(tree, _Tensor):
+            done[id(tree)] = tree.array()
+        elif isinstance(tree, dict):
+            done[id(tree)] = {_key(key): _resolved(value, done) for key, value in tree.items()}
+        elif isinstance(tree, (list, tuple)):
+            done[id(tree)] = type(tree)(_resolved(value, done) for value in tree)
+        else:
+            return tree
+    return done[id(tree)]
 
 
 def _key(key):

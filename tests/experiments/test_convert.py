@@ -109,12 +109,27 @@ def test_a_training_file_goes_on_with_its_buffers(golden, tmp_path, module, floa
         np.testing.assert_array_equal(rule.buffer_of(named[name]), authors.kernel(buffer), err_msg=name)
     convert.convert(str(tmp_path / "ours"), str(tmp_path / "again.pth"))
     again = pth.read(tmp_path / "again.pth")
-    assert again["step"] == 37 and [len(g["params"]) for g in again["optimizer"]["param_groups"]] == [
+    assert again["scheduler"]["last_epoch"] == 37 and [
+        len(g["params"]) for g in again["optimizer"]["param_groups"]
+    ] == [
         flat,
         len(keys) - flat,
     ]
     for index, buffer in enumerate(buffers):
         np.testing.assert_array_equal(again["optimizer"]["state"][index]["momentum_buffer"], buffer)
+    told = convert.convert(str(tmp_path / "again.pth"), str(tmp_path / "twice"))
+    assert "weights and momentum buffers at step 37 of " in told
+    configs = [(tmp_path / name / "config.json").read_text() for name in ("ours", "twice")]
+    assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize("option, told", [("optimizer", "optimizer=sgd"), ("lr_scheduler", "lr_scheduler=step")])
+def test_what_has_no_counterpart_is_told(golden, tmp_path, option, told):
+    published = authors_state.published(golden("pixpro/c_pixpro_t1_64_in.npz"))
+    published["opt"][option] = told.partition("=")[2]
+    pth.write(tmp_path / "theirs.pth", {**published, "optimizer": {"state": {}}})
+    line = convert.convert(str(tmp_path / "theirs.pth"), str(tmp_path / "ours"))
+    assert ": weights at step 0 of " in line and line.endswith(f"; not taken over: {told}")
 
 
 def test_half_precision_runs_find_their_optimizer(golden, tmp_path):
@@ -168,6 +183,12 @@ def test_files_of_something_else_are_told_what_they_lack(golden, tmp_path):
 
     block = "module.encoder.layer2.0.conv2.weight"
     for tree, words in [
+        ({1: np.zeros(3, "f4")}, "must hold tensors by name. Received 1 beside them"),
+        ({"model": {**weights, "note": "mine"}}, "Received 'note' beside them"),
+        ({"model": {**weights, "module.encoder.conv1.weight": np.array(1.0)}}, "a ResNet has conv1.weight"),
+        ({**published, "opt": [1]}, "must hold its options as a namespace. Received list"),
+        ({**published, "opt": {"weight_decay": None}}, "its option weight_decay must be of float. Received None"),
+        ({**published, "opt": {"num_instances": "many"}}, "its option num_instances must be of int. Received 'many'"),
         ({"net": 1}, "must hold a state dict, as it is or as 'model'. Received net"),
         ([1, 2], "Received list"),
         ({"model": {"cls_token": np.zeros((1, 1, 8), "f4")}}, "Received a state dict of 1 entries such as 'cls_token'"),

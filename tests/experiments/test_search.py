@@ -50,7 +50,7 @@ def test_every_section_is_understood(name, variant, tmp_path):
     study = search.open_study(config, str(tmp_path))
     assert study.checks.batch == ("_s_" in name)
     images = search.split(
-        np.zeros([9, 2, 2, 3]), np.arange(9), np.zeros([1, 2, 2, 3]), np.zeros(1, int), 0, False, held_out=2
+        np.zeros([9, 32, 32, 3]), np.arange(9), np.zeros([1, 32, 32, 3]), np.zeros(1, int), 0, False, held_out=2
     )
     candidate = search.candidate(config, str(tmp_path), images)
     assert isinstance(candidate.quality, Quality) and isinstance(candidate.stability, Stability)
@@ -207,13 +207,17 @@ def test_searches_are_compared_at_equal_compute(tmp_path):
         "| random | 0.01 | 7 | 3 | 415 | 1 | 1 | 0.300 | 0.300 |",
         "| evolution | 0.01 | 1 | 1 | 180 | 1 | 0 | 0.800 | 0.800 |",
     ]
-    fates = measure_search.shares(line).splitlines()[2:]
-    assert fates == [
-        "| check: flat | 3 | 42.9 | |",
-        "| quality | 2 | 28.6 | 6.0 |",
-        "| passed | 1 | 14.3 | 10.0 |",
-        "| took the scores of an equal one | 1 | | |",
+    # In hours: three tried ones took 22, the passed one 10 and those that fell in the quality test 6 each.
+    hours = [(3600 * spent, r._replace(seconds={k: 3600 * v for k, v in r.seconds.items()})) for spent, r in line]
+    assert measure_search.shares(hours).splitlines()[2:] == [
+        "| check: flat | 3 | 42.9 |  | 22.00 |",
+        "| check: computes the same as one that passed | 1 | 14.3 |  | 10.00 |",
+        "| quality | 2 | 28.6 | 21600.0 | 8.00 |",
+        "| passed | 1 | 14.3 | 36000.0 | 0.00 |",
     ]
+    assert measure_search.phases(line) == (
+        "quality 46.2 %, training 38.5 %, proposing 15.4 %; proposing takes 571 ms for each graph that is drawn"
+    )
     rows = [{"name": "b0", "graph": "", "accuracy": [[0.5, 0.7], [0.6, float("nan")]]}]
     assert "| b0 | 55.0 ± 7.1 | 35.0 ± 49.5 | 45.0 |" in measure_search.reranked("random", ("a", "b"), rows)
     measure_search.draw(
@@ -274,6 +278,35 @@ def test_a_killed_driver_loses_nothing(tmp_path, kills):
     assert driver.returncode == 0, error[-2000:]
     assert len(known) == config.study.candidates
     assert all(record.state != "running" for record in search.open_study(config, str(tmp_path)).records())
+
+
+class Process:
+    """A worker that ends at once, with the codes given in their order."""
+
+    def __init__(self, codes):
+        self.codes = iter(codes)
+
+    def __call__(self, *_, **__):
+        self.code = next(self.codes)
+        return self
+
+    def poll(self):
+        return self.code
+
+    def kill(self):
+        pass
+
+
+def test_workers_may_be_killed_as_often_as_one_likes(monkeypatch, tmp_path):
+    monkeypatch.setattr(search.time, "sleep", lambda seconds: None)
+    study = search.open_study(config_of("evonorm_b_small"), str(tmp_path))
+    ends = Process([-9] * 50 + [search.AGAIN] + [1] * 4 + [search.AGAIN] + [1] * 4 + [0])
+    monkeypatch.setattr(search.subprocess, "Popen", ends)
+    search.crew(study, 1, str(tmp_path))
+    assert not list(ends.codes)
+    monkeypatch.setattr(search.subprocess, "Popen", Process([1] * 9))
+    with pytest.raises(ValueError, match="died 5 times in a row"):
+        search.crew(study, 1, str(tmp_path))
 
 
 def finished(config, folder):

@@ -182,6 +182,12 @@ def nested(path):
     zipped(path, b"\x80\x02" + b"]" * 100000 + b"a" * 99999 + b".")
 
 
+def doubled(path):
+    """Forty lists, each of which holds the one before twice: a memory of 2 to the 40 where each is copied anew."""
+    lists = b"".join(bytes([*b"](h", n, *b"h", n, *b"eq", n + 1]) for n in range(40))
+    zipped(path, b"\x80\x02]q\x00" + lists + b".")
+
+
 def unbalanced(path):
     zipped(path, b"\x80\x02tR.")
 
@@ -219,6 +225,15 @@ def test_a_broken_file_is_told_what_it_is(tmp_path, make):
         pth.read(path)
     assert str(error.value).startswith(f"{str(path)!r} must be a checkpoint that torch.save has written. ")
     assert not (tmp_path / "witness").exists()
+
+
+def test_what_stands_in_a_file_twice_is_read_once(tmp_path):
+    doubled(tmp_path / "file.pth")
+    tree = pth.read(tmp_path / "file.pth")
+    for _ in range(40):
+        assert tree[0] is tree[1]
+        tree = tree[0]
+    assert tree == []
 
 
 def test_no_prefix_of_a_file_is_taken_for_a_whole_one(tmp_path):

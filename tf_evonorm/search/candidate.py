@@ -36,6 +36,9 @@ class Candidate:
       layer: keyword arguments of `GraphLayer`.
       seed: of all runs.
 
+    Raises:
+      ValueError: crops larger than the images.
+
     Source: EvoNorm paper, section 4. Which of its tests goes first is not said.
     """
 
@@ -47,6 +50,13 @@ class Candidate:
     look: bool = True
     layer: dict = dataclasses.field(default_factory=dict)
     seed: int = 0
+
+    def __post_init__(self):
+        side, crop = min(self.images.train.shape[1:3]), self.training.crop
+        if crop > side:
+            raise ValueError(
+                f"training.crop must fit into the images. Received crop={crop} for images of {side} pixels."
+            )
 
     def __call__(self, graph: Graph) -> Outcome:
         seconds: collections.Counter = collections.Counter()

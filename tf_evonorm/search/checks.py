@@ -37,7 +37,7 @@ class Checks:
 
     def reason(self, graph: Graph, protection: Protection = USUAL) -> Optional[str]:
         """Name of the first check that a graph fails, of those that are on; None if it passes."""
-        numbers = _Numbers(graph, protection)
+        numbers = _numbers(graph, protection)
         for name, fails in _FAILS.items():
             if getattr(self, name) and fails(numbers):
                 return name
@@ -51,7 +51,7 @@ def fingerprint(graph: Graph, protection: Protection = USUAL) -> str:
 
     Source: AutoML-Zero (Real et al. 2020), functional equivalence checking.
     """
-    y = _Numbers(graph, protection).random
+    y = _numbers(graph, protection).random
     bits = (np.where(np.isnan(y), np.nan, y) + 0.0).astype(np.float32).view(np.uint32)
     return hashlib.sha256(((bits + (1 << 9)) >> 10).tobytes()).hexdigest()[:24]  # 13 bits of the fraction
 
@@ -80,6 +80,12 @@ class _Numbers:
     def first(self):
         x = _inputs()[0]
         return self.run(x, np.zeros(SHAPE[-1]), np.ones(SHAPE[-1]))
+
+
+@functools.lru_cache(maxsize=1)
+def _numbers(graph, protection):
+    """Those of the graph that was asked for last are kept: its checks and its fingerprint share them."""
+    return _Numbers(graph, protection)
 
 
 @functools.cache

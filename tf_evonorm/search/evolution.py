@@ -15,11 +15,12 @@ METHODS = ("pareto", "average", "random")
 
 
 class Member(NamedTuple):
-    """A layer of the population: what the caller knows it by, its graph, and one score per anchor."""
+    """A layer of the population: what the caller knows it by, its graph, one score per anchor, and the first layer that computed the same."""
 
     key: Any
     graph: Graph
     scores: tuple
+    same_as: Any = None
 
 
 class Proposal(NamedTuple):
@@ -77,16 +78,26 @@ class Evolution:
         self.population: collections.deque = collections.deque(maxlen=rules.window)
         self.told = 0
 
-    def tell(self, key: Any, graph: Graph, scores: Iterable[float]) -> None:
+    def tell(self, key: Any, graph: Graph, scores: Iterable[float], same_as: Any = None) -> None:
         """Adds a layer that passed all tests, the oldest leaves a full window.
+
+        A layer that computes the same as one before, and was not trained for that reason, takes the place and the age of that one: graphs
+        may drift, but copies, which cost nothing, cannot crowd out layers that do something else, nor outlive their own function.
 
         Args:
           key: anything that identifies it.
           graph: the layer.
           scores: one per anchor, higher is better.
+          same_as: key of the first layer that computed the same; None for a layer that was trained.
         """
-        self.told += 1
-        self.population.append(Member(key, graph, tuple(map(float, scores))))
+        member = Member(key, graph, tuple(map(float, scores)), key if same_as is None else same_as)
+        if same_as is None:
+            self.told += 1
+            self.population.append(member)
+            return
+        for place, other in enumerate(self.population):
+            if other.same_as == same_as:
+                self.population[place] = member
 
     def ask(self, rng: np.random.Generator) -> Proposal:
         """Draws the next graph to be tried: a newcomer, or a mutated child of a tournament's winner."""

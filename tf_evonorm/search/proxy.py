@@ -197,6 +197,15 @@ class Run:
         predict = tf.function(lambda x: self.model(x, training=False), input_signature=signature, autograph=False)
         return predict.get_concrete_function()
 
+    @property
+    def place(self) -> tuple:
+        """Where in the images the next batch begins; may be set to what it was."""
+        return self._order, self._rng.bit_generator.state
+
+    @place.setter
+    def place(self, place: tuple):
+        self._order, self._rng.bit_generator.state = place
+
     def next_batch(self, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(crops [b, crop, crop, 3] float32, labels [b] int32) of images drawn without repetition until all were seen."""
         size = size or self.training.batch

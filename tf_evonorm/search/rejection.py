@@ -80,7 +80,7 @@ class Stability:
 
     def __call__(self, run: Run) -> Verdict:
         kernels = [kernel for kernel in run.kernels if len(kernel.shape) == 4]
-        images, labels = (tf.constant(part[: self.batch]) for part in run.next_batch())
+        images, labels = map(tf.constant, run.next_batch(self.batch))
 
         def climb():
             with tf.GradientTape() as outer:
@@ -110,10 +110,11 @@ class Stability:
 
 def restored(run: Run, weights: Sequence[np.ndarray], test: Callable[[Run], Verdict]) -> Verdict:
     """Runs a test of `run` from given weights, and gives it back as it was."""
-    now = run.model.get_weights()
+    now, place = run.model.get_weights(), run.place
     run.model.set_weights(weights)
     verdict = test(run)
     run.model.set_weights(now)
+    run.place = place
     return verdict
 
 

@@ -27,6 +27,9 @@ from tf_evonorm.search.turns import Turns
 ATTEMPTS = 3  # workers that may die over one candidate before it is given up
 _TRIES = 100_000  # graphs that may be passed over in a row
 _AT_ONCE = 20  # layers that take the scores of others before the lock is given to the next
+_CACHED = 1000  # layers that may take the scores of others in a row
+_ALIKE = 5  # errors of one kind in a row with which a worker ends
+_PASSING = (optuna.exceptions.UpdateFinishedTrialError, optuna.exceptions.StorageInternalError)
 WAIT = "wait"
 _AGAIN = "again"
 
@@ -89,7 +92,7 @@ class Study:
       candidates: how many are to be tried; those whose scores are known already do not count.
       rules, checks: see there.
       seed: of all proposals. One worker alone makes the same search again.
-      cache: whether a layer that computes the same as one before takes its scores. Such a layer joins the population all the same.
+      cache: whether a layer that computes the same as one before takes its scores. Such a layer takes that one's place in the population.
       lease: seconds after which a worker that has not been heard of counts as dead; longer than the clocks of the machines differ.
       protection: of the primitives, for checks and fingerprints.
       name: of the study in the database.
@@ -117,14 +120,17 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._graphs: dict = {}
         self._turns = Turns(self.url, self.name)
+        self._patiently(self._open)
+
+    def _patiently(self, action, *arguments):
+        """Acts in its turn; again where the database fails: another machine makes its tables, or it starts, or the line is cut."""
         for left in reversed(range(20)):
             try:
                 with self._turns.taken():
-                    self._open()
-                return
+                    return action(*arguments)
             except ValueError:
                 raise
-            except Exception:  # another machine is making the tables at this moment, or the database is starting
+            except Exception:
                 if not left:
                     raise
                 time.sleep(random.uniform(0.1, 1))
@@ -201,35 +207,39 @@ class Study:
         Returns:
           A `Job`; `WAIT` if all candidates are taken and some are not finished; None if the study is complete.
         """
-        while (job := self._claim(me)) is _AGAIN:
+        while (job := self._patiently(self._claim, me)) is _AGAIN:
             pass
         return job
 
     def _claim(self, me):
-        with self._turns.taken():
-            trials, now = self._trials(), self.clock()
-            for trial in trials:
-                if trial.state == TrialState.RUNNING and trial.user_attrs["lease"][1] < now:
-                    attempts = trial.user_attrs.get("attempts", 1)
-                    if attempts >= ATTEMPTS:
-                        self._finish(trial._trial_id, TrialState.FAIL, None, {"rejected": "its workers died"})
-                        return WAIT
-                    self._storage.set_trial_user_attr(trial._trial_id, "attempts", attempts + 1)
-                    self._storage.set_trial_user_attr(trial._trial_id, "lease", [me, now + self.lease])
-                    return Job(trial._trial_id, trial.number, self._graph(trial))
-            if sum("cached" not in trial.user_attrs for trial in trials) >= self.candidates:
-                return None if all(trial.state.is_finished() for trial in trials) else WAIT
-            return self._new(trials, me, now)
+        trials, now = self._trials(), self.clock()
+        for trial in trials:
+            if trial.state == TrialState.RUNNING and trial.user_attrs["lease"][1] < now:
+                attempts = trial.user_attrs.get("attempts", 1)
+                if attempts >= ATTEMPTS:
+                    self._finish(trial._trial_id, TrialState.FAIL, None, {"rejected": "its workers died"})
+                    return WAIT
+                self._storage.set_trial_user_attr(trial._trial_id, "attempts", attempts + 1)
+                self._storage.set_trial_user_attr(trial._trial_id, "lease", [me, now + self.lease])
+                return Job(trial._trial_id, trial.number, self._graph(trial))
+        if sum("cached" not in trial.user_attrs for trial in trials) >= self.candidates:
+            return None if all(trial.state.is_finished() for trial in trials) else WAIT
+        return self._new(trials, me, now)
 
     def _new(self, trials, me, now):
         """Proposes until there is a graph to be trained."""
+        if len(trials) > _CACHED and all("cached" in trial.user_attrs for trial in trials[-_CACHED:]):
+            raise ValueError(
+                f"the space must hold more layers than were tried. Received one whose last {_CACHED} layers all computed the same as one "
+                "before. Lower study.candidates or enlarge the space."
+            )
         evolution, known = Evolution(self.rules), {}
         for trial in sorted(
             trials, key=lambda trial: (trial.datetime_complete is None, trial.datetime_complete, trial.number)
         ):
             known.setdefault(trial.user_attrs["fingerprint"], (trial.number, trial.state, trial.values))
             if trial.state == TrialState.COMPLETE:
-                evolution.tell(trial.number, self._graph(trial), trial.values)
+                evolution.tell(trial.number, self._graph(trial), trial.values, trial.user_attrs.get("cached"))
         twin = [] if self._turns.kept else [uuid.uuid4().int]  # or else two workers may see the same candidates
         rng = np.random.default_rng([self.seed, len(trials), *twin])
         skipped, cached = collections.Counter(), 0
@@ -252,9 +262,9 @@ class Study:
             }
             skipped.clear()
             if state == TrialState.COMPLETE:
-                attributes["cached"] = number
+                attributes["cached"] = first = number
                 number, _ = self._create(TrialState.COMPLETE, attributes, scores)
-                evolution.tell(number, proposal.graph, scores)
+                evolution.tell(number, proposal.graph, scores, first)
                 cached += 1
                 if cached == _AT_ONCE:
                     return _AGAIN
@@ -285,7 +295,7 @@ class Study:
             while not over.wait(self.lease / 3):
                 # Without the lock, which others may hold for longer than a lease. If the candidate is taken over between the two
                 # lines, one of the two results counts all the same.
-                with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                with contextlib.suppress(*_PASSING):
                     if not self.mine(job, me):
                         return
                     self._storage.set_trial_user_attr(job.trial_id, "lease", [me, self.clock() + self.lease])
@@ -309,8 +319,9 @@ class Study:
         attributes: dict = {"numbers": outcome.numbers, "seconds": outcome.seconds}
         if outcome.rejected:
             attributes["rejected"] = outcome.rejected
-        with self._turns.taken():
-            return self.mine(job, me) and self._finish(job.trial_id, state, outcome.scores, attributes)
+        return self._patiently(
+            lambda: self.mine(job, me) and self._finish(job.trial_id, state, outcome.scores, attributes)
+        )
 
     def _finish(self, trial_id, state, scores, attributes):
         try:
@@ -341,8 +352,12 @@ def work(
 
     Returns:
       Whether the study is complete.
+
+    Raises:
+      ValueError: several candidates in a row failed with one and the same error, which then is none of theirs.
     """
     me, done = f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}", 0
+    said, alike = None, 0
     while (limit is None or done < limit) and not stop():
         job = study.claim(me)
         if job is None:
@@ -358,4 +373,10 @@ def work(
         if study.tell(job, me, outcome):
             told(job, outcome)
         done += 1
+        before, said = said, outcome.numbers.get("error")
+        alike = alike + 1 if said and said == before else 1
+        if alike == _ALIKE:
+            raise ValueError(
+                f"a candidate that fails must fail for its own reason. Received {alike} in a row with {said}"
+            )
     return False

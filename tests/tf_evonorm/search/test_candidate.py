@@ -143,3 +143,15 @@ def test_stability_climbs_and_gives_the_network_back(images):
     for a, b in zip(run.model.get_weights(), before):
         np.testing.assert_array_equal(a, b)
     assert rejection.restored(run, before, Stability(60, limit=math.inf)).numbers["norm"] > 1e8
+
+
+def test_a_test_takes_no_images_from_the_training(images):
+    runs = [Run(TINY, layer_from_graph(KNOWN["bn_relu"]), images, TRAINING) for _ in range(2)]
+    rejection.restored(runs[0], runs[0].model.get_weights(), Stability(1))
+    for one, two in zip(runs[0].next_batch(), runs[1].next_batch()):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_crops_larger_than_the_images_are_told(images):
+    with pytest.raises(ValueError, match=r"crop must fit into the images. Received crop=24 for images of 16 pixels"):
+        Candidate(images, (TINY,), dataclasses.replace(TRAINING, crop=24))

@@ -54,6 +54,17 @@ def test_the_window_keeps_the_most_recent_only():
         assert evolution.told == i + 1
 
 
+def test_a_copy_takes_the_place_and_the_age_of_its_original():
+    evolution = told(Rules(window=3, initial=1), 3)
+    evolution.tell(3, KNOWN["s0"], (0.0,), same_as=0)
+    evolution.tell(4, KNOWN["s1"], (0.0,), same_as=0)  # drifts on from 3
+    assert [member.key for member in evolution.population] == [4, 1, 2] and evolution.told == 3
+    assert evolution.population[0].graph == KNOWN["s1"]
+    evolution.tell(5, KNOWN["b0"], (1,))  # the oldest is the copy
+    evolution.tell(6, KNOWN["s0"], (0.0,), same_as=0)  # of one that has left
+    assert [member.key for member in evolution.population] == [1, 2, 5] and evolution.told == 4
+
+
 def test_newcomers_until_the_first_population_is_told_and_parents_of_the_window_afterwards():
     rng = np.random.default_rng(1)
     rules = Rules(initial=10, window=20, newcomers=0.25)

@@ -13,11 +13,13 @@ import tempfile
 import time
 
 import numpy as np
+import optuna
 import pytest
 
+from tf_evonorm.search import study as study_module
 from tf_evonorm.search.checks import Checks
 from tf_evonorm.search.evolution import Rules
-from tf_evonorm.search.graph import Graph
+from tf_evonorm.search.graph import Graph, Space
 from tf_evonorm.search.study import WAIT, Outcome, Study, work
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -161,6 +163,46 @@ def test_an_exception_is_a_failed_candidate(url):
     records = study.records()
     assert [record.state for record in records] == ["failed"] * 3
     assert records[0].numbers == {"error": "RuntimeError: no memory"}
+
+
+def test_one_error_again_and_again_is_none_of_the_candidates(url):
+    def broken(graph):
+        raise RuntimeError("no such device")
+
+    study = make(url, 50)
+    with pytest.raises(ValueError, match=r"Received 5 in a row with RuntimeError: no such device"):
+        work(study, broken)
+    assert len(study.records()) == 5
+
+    kinds = iter(range(100))
+
+    def each_its_own(graph):
+        raise RuntimeError(f"{next(kinds)}")
+
+    assert work(make(f"{url}2", 12), each_its_own)
+
+
+def test_a_space_without_new_layers_is_told(url, monkeypatch):
+    monkeypatch.setattr(study_module, "_CACHED", 40)
+    study = Study(url, ("a",), 60, Rules(initial=2, newcomers=0.5, space=Space(nodes=1)))
+    with pytest.raises(ValueError, match=r"more layers than were tried. Received one whose last 40 layers"):
+        work(study, lambda graph: Outcome((0.5,)))
+    assert len(study.records()) < 500
+
+
+def test_a_line_that_is_cut_for_a_moment_loses_nothing(url, monkeypatch):
+    study = make(url, 4)
+    monkeypatch.setattr(study_module.time, "sleep", lambda seconds: None)
+    failures, trials = iter([True, False] * 100), study._trials
+
+    def shaky():
+        if next(failures):
+            raise optuna.exceptions.StorageInternalError("server closed the connection")
+        return trials()
+
+    monkeypatch.setattr(study, "_trials", shaky)
+    assert work(study, toy)
+    assert len([record for record in make(url, 4).records() if record.cached is None]) == 4
 
 
 def test_another_experiment_is_refused(url):

@@ -35,6 +35,9 @@ class View:
       sigma: least and largest standard deviation of the blur, pixels.
       random_operations: so many of `tf_pixpro.rand_augment`, after the blur, which then comes before gray. They turn, shear and shift the
         image, of which the box knows nothing.
+
+    Raises:
+      ValueError: scale or ratio does not rise, an area beyond the image, or a probability outside 0..1.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -51,6 +54,19 @@ class View:
     sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
     random_operations: int = 0
+
+    def __post_init__(self):
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(
+                f"scale must be two rising shares of the area. Received scale={self.scale}. Pass e.g. (0.08, 1.0)."
+            )
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(
+                f"ratio must be two rising quotients of width and height. Received ratio={self.ratio}. Pass e.g. (0.75, 1.33)."
+            )
+        for name in ("flip", "vertical_flip", "jitter", "gray", "blur", "solarize"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a probability, 0 to 1. Received {name}={getattr(self, name)}.")
 
 
 _STRONG = View(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
@@ -72,7 +88,7 @@ def two_views(
     seed: tf.Tensor,
     size: tuple[int, int] = (224, 224),
     recipe: str | tuple[View, View] = "BYOL",
-    scale: tuple[float, float] | None = None,
+    **changes: Any,
 ) -> dict[str, tf.Tensor]:
     """Two random views of one image.
 
@@ -81,19 +97,20 @@ def two_views(
       seed: [2] integer; the same seed gives the same views.
       size: (height, width) of both views in pixels.
       recipe: a name in `RECIPES`, or a pair of `View`.
-      scale: (least, largest) area of the crops, in the place of the recipe's.
+      **changes: attributes of both views in the place of the recipe's, such as scale, ratio or vertical_flip.
 
     Returns:
       {'view1', 'view2': [height, width, 3] float32, normalised by ImageNet's mean and deviation; 'box1', 'box2': [4] float32}.
 
     Raises:
-      ValueError: for an unknown recipe.
+      ValueError: for an unknown recipe, or a value outside its range.
+      TypeError: a `View` has no such attribute.
       tf.errors.InvalidArgumentError: when run, if the bytes are no image.
 
     Source: pixpro's `contrast/data`: paper section 4.1 names BYOL's augmentations. Unlike the authors' Pillow code, values are not
       rounded to 8 bits between operations, except in hue.
     """
-    views = recipe_views(recipe, scale)
+    views = recipe_views(recipe, **changes)
     seeds = tf.unstack(tf.random.experimental.stateless_split(tf.cast(seed, tf.int32), 4))
     sides = tf.unstack(image_size(image_bytes), num=2)
     windows = [crop_window(seeds[v], sides[0], sides[1], views[v].scale, views[v].ratio) for v in (0, 1)]
@@ -104,20 +121,16 @@ def two_views(
     return result
 
 
-def recipe_views(recipe: str | tuple[View, View], scale: tuple[float, float] | None = None) -> tuple[View, View]:
-    """The two views of a recipe, by name or as they are."""
+def recipe_views(recipe: str | tuple[View, View], **changes: Any) -> tuple[View, View]:
+    """The two views of a recipe, by name or as they are, with other attributes where `changes` names them."""
     views: Any = recipe
     if isinstance(recipe, str):
         if recipe not in RECIPES:
             raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, or two Views. Received recipe={recipe!r}.")
         views = RECIPES[recipe]
-    if scale is not None:
-        if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(
-                f"scale must be two rising shares of the area. Received scale={scale}. Pass e.g. (0.08, 1.0)."
-            )
-        views = tuple(dataclasses.replace(view, scale=tuple(scale)) for view in views)
-    return views
+    changes = {name: tuple(value) if isinstance(value, Sequence) else value for name, value in changes.items()}
+    one, two = (dataclasses.replace(view, **changes) for view in views)
+    return one, two
 
 
 def centre_view(image_bytes: tf.Tensor, size: tuple[int, int] = (224, 224), margin: float = 256 / 224) -> tf.Tensor:

@@ -6,7 +6,7 @@ replicas or workers see together what one would see, and a run that starts again
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import tensorflow as tf
 
@@ -25,10 +25,10 @@ def pretrain_dataset(
     global_batch: int = 256,
     seed: int = 0,
     recipe: str | tuple[View, View] = "BYOL",
-    scale: tuple[float, float] | None = None,
     input_context: Optional[tf.distribute.InputContext] = None,
     start_step: int = 0,
     max_bad_share: float = 0.01,
+    **changes: Any,
 ) -> tf.data.Dataset:
     """Endless batches of two views per image, for `PixPro`.
 
@@ -37,23 +37,25 @@ def pretrain_dataset(
       size: (height, width) of the views, pixels.
       global_batch: images per step over all replicas.
       seed: of order and augmentation.
-      recipe, scale: see `tf_pixpro.augment.two_views`.
+      recipe: see `tf_pixpro.augment.two_views`.
       input_context: of the strategy; this pipeline then gives its own part of each global batch, in batches of one replica.
       start_step: step whose batch comes first. Where images can be picked (folder, zip, scenes) this costs nothing; TFRecords and
         TFDS read over the skipped records without decoding them.
       max_bad_share: share of images that may fail to decode. Each is logged by name, counted, and replaced by another image.
+      **changes: of the recipe: scale, ratio, vertical_flip or any other attribute of `tf_pixpro.augment.View`, for both views.
 
     Returns:
       Dataset of {'view1', 'view2': [b, H, W, 3] float32, 'box1', 'box2': [b, 4] float32}, static shapes.
 
     Raises:
       ValueError: if the global batch does not divide over the replicas, or an argument is out of its range.
+      TypeError: if `changes` names what a view does not have.
       tf.errors.InvalidArgumentError: while running, when more than max_bad_share of the images so far could not be decoded.
     """
-    recipe_views(recipe, scale)
+    pair = recipe_views(recipe, **changes)
 
     def views(example, seed):
-        return two_views(example["bytes"], seed, size, recipe, scale)
+        return two_views(example["bytes"], seed, size, pair)
 
     return training_dataset(source, views, global_batch, seed, input_context, start_step, max_bad_share)
 

@@ -1,6 +1,9 @@
 """Propagation and losses in blocks: the same numbers and gradients as all at once, whatever the block."""
 
 import functools
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -129,3 +132,37 @@ def test_wrong_blocks_are_refused():
     ):
         with pytest.raises(ValueError, match="block must be at least 1"):
             make()
+
+
+PEAK = """
+import resource, tensorflow as tf
+from tf_pixpro import PixelPropagation
+from tf_pixpro.blocks import BlockPairs
+from tf_pixpro.losses import pixel_consistency
+
+layer = PixelPropagation(block=56)
+boxes = tf.constant([[0.0, 0.0, 0.8, 0.8]] * 32), tf.constant([[0.2, 0.2, 1.0, 1.0]] * 32)
+maps = [tf.random.normal([32, 56, 56, 256]) for _ in range(2)]
+
+@tf.function
+def slopes(query, key):
+    with tf.GradientTape() as tape:
+        tape.watch(query)
+        loss = tf.reduce_mean(pixel_consistency(layer(query), key, BlockPairs(*boxes, (56, 56), 0.7, 56)))
+    return tape.gradient(loss, [query, *layer.trainable_weights])
+
+layer.build(maps[0].shape)
+slopes.get_concrete_function(*maps)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert all(bool(tf.reduce_all(tf.math.is_finite(slope))) for slope in slopes(*maps))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_large_maps_fit_into_two_gigabytes():
+    """Propagation, loss and gradients of 32 maps of 56x56 cells and 256 channels; all pairs at once would be 1.3 GB an array."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    run = subprocess.run([sys.executable, "-c", PEAK], cwd=root, capture_output=True, text=True, timeout=800)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert 0.1 < int(run.stdout) / 2**20 < 2  # kilobytes

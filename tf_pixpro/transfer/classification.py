@@ -105,6 +105,7 @@ def training_view(
     scale: Sequence[float] = (0.08, 1.0),
     ratio: Sequence[float] = (3 / 4, 4 / 3),
     flip: float = 0.5,
+    vertical_flip: float = 0.0,
     shift: int = 0,
     randaugment_layers: int = 0,
     randaugment_magnitude: float = 10.0,
@@ -115,7 +116,7 @@ def training_view(
       size: (height, width) of the result, pixels.
       scale: least and largest area of the random crop, shares of the image; (1, 1) with ratio (1, 1) takes a square image whole.
       ratio: least and largest width / height of the crop.
-      flip: probability of a horizontal flip.
+      flip, vertical_flip: probabilities.
       shift: afterwards the image moves by up to so many pixels each way, zeros coming in: the crop usual for CIFAR, with 4.
       randaugment_layers: how many random operations of RandAugment follow the flip; 0 for none.
       randaugment_magnitude: their strength, 0 to 10.
@@ -128,7 +129,7 @@ def training_view(
     """
     size = tuple(size)
     crop: dict = {"scale": tuple(scale), "ratio": tuple(ratio)}
-    view = augment.View(**crop, flip=flip, jitter=0.0, gray=0.0)
+    view = augment.View(**crop, flip=flip, vertical_flip=vertical_flip, jitter=0.0, gray=0.0)
     random = garden.RandAugment(randaugment_layers, randaugment_magnitude) if randaugment_layers else None
 
     def prepare(example, seed):

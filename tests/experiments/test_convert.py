@@ -50,14 +50,11 @@ def float32_recipe(monkeypatch):
     monkeypatch.setattr(convert.pixpro_r50_imagenet, "get_config", single)
 
 
-@pytest.mark.parametrize("tag", CASES)
-def test_a_converted_model_gives_the_authors_numbers(golden, tmp_path, tag, float32_recipe):
+def assert_the_authors_numbers(golden, tag, folder):
+    """The weights of the case, and the loss that the authors' code gave with them."""
     given, expected = golden(f"pixpro/c_{tag}_in.npz"), golden(f"pixpro/c_{tag}_out.npz")
-    meta, published = notes(given), authors_state.published(given)
-    pth.write(tmp_path / "theirs.pth", published)
-    told = convert.convert(str(tmp_path / "theirs.pth"), str(tmp_path / "ours"))
-    assert "weights at step 0" in told
-    model, _, _ = restored(tmp_path / "ours")
+    meta = notes(given)
+    model, _, _ = restored(folder)
     for name, variable in authors.names(model).items():
         np.testing.assert_array_equal(authors.kernel(given[f"state/{name}"]), variable, err_msg=name)
     model.steps = meta["K"]
@@ -65,6 +62,16 @@ def test_a_converted_model_gives_the_authors_numbers(golden, tmp_path, tag, floa
     views = {f"view{v}": (channels_last(given[f"im{v}_u8"]).astype("f4") - 127.5) / 64 for v in (1, 2)}
     batch = {**views, "box1": given["coord1"], "box2": given["coord2"]}
     np.testing.assert_allclose(model.pretext_loss(batch)["loss"], expected["loss"], rtol=2e-5)
+
+
+@pytest.mark.parametrize("tag", CASES)
+def test_a_converted_model_gives_the_authors_numbers(golden, tmp_path, tag, float32_recipe):
+    given = golden(f"pixpro/c_{tag}_in.npz")
+    meta, published = notes(given), authors_state.published(given)
+    pth.write(tmp_path / "theirs.pth", published)
+    told = convert.convert(str(tmp_path / "theirs.pth"), str(tmp_path / "ours"))
+    assert "weights at step 0" in told
+    assert_the_authors_numbers(golden, tag, tmp_path / "ours")
 
     encoder = tf_evonorm.backbones.resnet(50, blocks=meta["blocks"], width=1 / meta["width_divisor"])
     load_backbone(encoder, str(tmp_path / "ours" / "backbone"))
@@ -156,7 +163,7 @@ def test_torchvisions_layout(tmp_path, depth):
 
 
 def test_pytorchs_own_file_converts(golden, tmp_path, float32_recipe):
-    torch = pytest.importorskip("torch", reason="needs PyTorch, which nothing else here does")
+    torch = pytest.importorskip("torch", reason="needs PyTorch, the extra 'pytorch'")
     import argparse
     import collections
 
@@ -168,6 +175,7 @@ def test_pytorchs_own_file_converts(golden, tmp_path, float32_recipe):
         torch.save(tree, tmp_path / "theirs.pth", _use_new_zipfile_serialization=not legacy)
         folder = tmp_path / f"ours{legacy}"
         convert.convert(str(tmp_path / "theirs.pth"), str(folder))
+        assert_the_authors_numbers(golden, "pixpro_t1_64", folder)
         convert.convert(str(folder), str(tmp_path / "again.pth"))
         again = torch.load(tmp_path / "again.pth", weights_only=True)["model"]
         for name in (n for n in state if "num_batches" not in n):

@@ -45,7 +45,7 @@ def test_what_is_written_is_read(tmp_path, legacy):
 
 @pytest.mark.parametrize("legacy", [True, False])
 def test_pytorch_itself_agrees(tmp_path, legacy):
-    torch = pytest.importorskip("torch", reason="needs PyTorch, which nothing else here does")
+    torch = pytest.importorskip("torch", reason="needs PyTorch, the extra 'pytorch'")
     pth.write(tmp_path / "ours.pth", TREE, legacy)
     theirs = torch.load(tmp_path / "ours.pth", weights_only=True)
     for name, array in TREE["model"].items():

@@ -203,7 +203,7 @@ class Run:
         return self._order, self._rng.bit_generator.state
 
     @place.setter
-    def place(self, place: tuple):
+    def place(self, place: tuple) -> None:
         self._order, self._rng.bit_generator.state = place
 
     def next_batch(self, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -82,15 +82,12 @@ def main(session: sessions.Session):
 
 def model(config, num_classes: int) -> tf.keras.Model:
     """The classifier of a config, with new weights."""
-    settings, freeze = dict(config.backbone), config.get("freeze")
-    name = settings.pop("name", "resnet")
-    known = [key for key in backbones.__all__ if key.islower()]
-    if name not in known:
-        raise ValueError(f"config.backbone.name must be one of {', '.join(known)}. Received {name!r}.")
-    backbone = sessions.build(
-        getattr(backbones, name),
+    freeze = config.get("freeze")
+    known = {name: getattr(backbones, name) for name in backbones.__all__ if name.islower()}
+    backbone = sessions.build_named(
+        known,
         "backbone",
-        settings,
+        {"name": "resnet", **config.backbone},
         norm_act=norm_act(**config.norm_act),
         input_size=(*config.views.size, 3) if config.evaluation.get("size") is None else (None, None, 3),
         kernel_regularizer=None if freeze else half_squared_norm(config.head.get("weight_decay", 0.0)),

@@ -10,14 +10,13 @@ import functools
 import tensorflow as tf
 
 from experiments import session as sessions
-from experiments.schedule import Schedule, intervals
+from experiments.schedule import OPTIMIZERS, Schedule, intervals
 from tf_evonorm import BatchNormAct
 from tf_evonorm.backbones import resnet
-from tf_pixpro import BYOL, LARS, PixContrast, PixelPropagation, PixPro, ProjectionHead, SimCLR, data, probe
+from tf_pixpro import BYOL, PixContrast, PixelPropagation, PixPro, ProjectionHead, SimCLR, data, probe
 from tf_pixpro.loop import experiment_config
 from tf_pixpro.training import PixProTask, Probe, pretrain
 
-OPTIMIZERS = {"lars": LARS, "sgd": tf.keras.optimizers.SGD, "adamw": tf.keras.optimizers.AdamW}
 MODELS = {"pixpro": PixPro, "pixcontrast": PixContrast}
 INSTANCES = {"byol": BYOL, "simclr": SimCLR}
 CLASSIFIERS = {"knn": probe.nearest_neighbour_accuracy, "linear": probe.linear_accuracy}
@@ -79,8 +78,8 @@ def pretext_model(config, steps: int) -> PixPro:
     if parts and settings["name"] == "pixpro":
         parts["propagation"] = build(PixelPropagation, "propagation", config.get("propagation"), name="propagation")
     if "instance" in config:
-        parts["instance"] = _named(INSTANCES, "instance", config.instance)
-    return _named(MODELS, "model", settings, encoder=pretext_encoder(config), steps=steps, **parts)
+        parts["instance"] = sessions.build_named(INSTANCES, "instance", config.instance)
+    return sessions.build_named(MODELS, "model", settings, encoder=pretext_encoder(config), steps=steps, **parts)
 
 
 def pretext_encoder(config) -> tf.keras.Model:
@@ -97,16 +96,8 @@ def pretext_encoder(config) -> tf.keras.Model:
 
 def optimizer(config, schedule: Schedule) -> tf.keras.optimizers.Optimizer:
     """The optimizer that `config.optimizer.name` names, with the section's other arguments, at the schedule's rate."""
-    return _named(OPTIMIZERS, "optimizer", {"name": "lars", **config.optimizer}, learning_rate=schedule.rate)
-
-
-def _named(constructors, section, settings, **more):
-    """What a section's `name` names, built with its other arguments."""
-    settings = dict(settings)
-    name = settings.pop("name", None)
-    if name not in constructors:
-        raise ValueError(f"config.{section}.name must be one of {', '.join(constructors)}. Received {name!r}.")
-    return sessions.build(constructors[name], section, settings, **more)
+    settings = {"name": "lars", **config.optimizer}
+    return sessions.build_named(OPTIMIZERS, "optimizer", settings, learning_rate=schedule.rate)
 
 
 def evaluation(config, schedule: Schedule, kind="knn", bank=None, queries=None, bank_limit=None, query_limit=None):

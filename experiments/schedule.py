@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from tf_pixpro import WarmupCosine
+import tensorflow as tf
+
+from tf_pixpro import LARS, WarmupCosine
+
+OPTIMIZERS = {"lars": LARS, "sgd": tf.keras.optimizers.SGD, "adamw": tf.keras.optimizers.AdamW}
 
 
 @dataclasses.dataclass(frozen=True)

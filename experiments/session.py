@@ -152,6 +152,19 @@ def build(constructor, name: str, section, /, **more):
         ) from error
 
 
+def build_named(constructors, section: str, settings, /, **more):
+    """Builds what a section's `name` names of `constructors`, with the section's other arguments; see `build`.
+
+    Raises:
+      ValueError: also if there is no such name.
+    """
+    settings = dict(settings)
+    name = settings.pop("name", None)
+    if name not in constructors:
+        raise ValueError(f"config.{section}.name must be one of {', '.join(constructors)}. Received {name!r}.")
+    return build(constructors[name], section, settings, **more)
+
+
 @contextlib.contextmanager
 def quiet():
     """Keeps the train loop's printed lines, which the log has anyway, away from the progress bar."""

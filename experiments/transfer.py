@@ -19,13 +19,13 @@ from official.vision.configs import semantic_segmentation as segmentation_config
 
 import tf_evonorm
 from experiments import session as sessions
+from experiments.schedule import OPTIMIZERS
 from tf_evonorm import backbones
-from tf_pixpro import LARS, WarmupCosine, WarmupStep, loop, save_backbone
+from tf_pixpro import WarmupCosine, WarmupStep, loop, save_backbone
 from tf_pixpro.transfer import c4, data, models, serving, tasks
 from tf_pixpro.transfer.frozen import Frozen
 from tf_pixpro.transfer.precise import PreciseNorm
 
-OPTIMIZERS = {"sgd": tf.keras.optimizers.SGD, "adamw": tf.keras.optimizers.AdamW, "lars": LARS}
 ENCODERS = {
     "resnet": backbones.resnet,
     "preactivation_resnet": backbones.preactivation_resnet,
@@ -232,11 +232,8 @@ def detector(config, params):
 
 def optimizer(config, schedule):
     """The optimizer that `config.optimizer.name` names, at the schedule's rate."""
-    settings = _plain(config.optimizer)
-    name = settings.pop("name", "sgd")
-    if name not in OPTIMIZERS:
-        raise ValueError(f"config.optimizer.name must be one of {', '.join(OPTIMIZERS)}. Received {name!r}.")
-    return sessions.build(OPTIMIZERS[name], "optimizer", settings, learning_rate=schedule.learning_rate)
+    settings = {"name": "sgd", **_plain(config.optimizer)}
+    return sessions.build_named(OPTIMIZERS, "optimizer", settings, learning_rate=schedule.learning_rate)
 
 
 def precise_norm(config, task, experiment, strategy, trainer) -> list:

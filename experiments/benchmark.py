@@ -16,6 +16,9 @@ MEASUREMENTS = {
 
 def main(arguments):
     """Runs the measurement that the first argument names with the other arguments."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(f"{__doc__}\nNAME is one of {', '.join(MEASUREMENTS)}.")
+        return None
     if not arguments or arguments[0] not in MEASUREMENTS:
         received = arguments[0] if arguments else "nothing"
         sys.exit(f"{__doc__}\nThe first argument names a measurement: {', '.join(MEASUREMENTS)}. Received {received}.")

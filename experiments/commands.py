@@ -32,7 +32,8 @@ def run(command: str, binaries: tuple, arguments: list):
         is no such file.
 
     Raises:
-      SystemExit: with one line, if the first argument is no name of a binary.
+      SystemExit: with one line, if the first argument is no name of a binary, --config neither a file nor an installed name, or a package
+        is missing.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(len(name) for name in binaries)
@@ -44,8 +45,16 @@ def run(command: str, binaries: tuple, arguments: list):
         sys.exit(
             f"{command}: the first argument must be one of {', '.join(binaries)}. Received {name!r}. See {command} --help."
         )
+    if "--config" in rest[:-1]:  # the flag and its value as two words
+        place = rest.index("--config")
+        rest[place : place + 2] = [f"--config={rest[place + 1]}"]
     sys.argv = [name, *map(installed, rest)]
-    runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"{command}: the packages of the extra `experiments` are needed. Received no {error.name}. Install [experiments]."
+        )
 
 
 def purpose(name: str) -> str:
@@ -59,6 +68,9 @@ def installed(argument: str) -> str:
     file, colon, variant = value.partition(":")
     name = file.removesuffix(".py")
     path = HERE / "configs" / f"{name}.py"
-    if flag.lstrip("-") != "config" or not name.isidentifier() or pathlib.Path(file).is_file() or not path.exists():
+    if flag.lstrip("-") != "config" or not name.isidentifier() or pathlib.Path(file).is_file():
         return argument
+    if not path.exists():
+        known = sorted(config.stem for config in path.parent.glob("*.py"))
+        sys.exit(f"--config must be a file or one of {', '.join(known)}. Received {file!r}.")
     return f"{flag}={path}{colon}{variant}"

@@ -42,7 +42,7 @@ class Schedule:
         if self.images < self.batch:
             raise ValueError(
                 f"an epoch needs at least one batch. Received {self.images} images and config.schedule.batch={self.batch}. "
-                "Lower the batch."
+                "Pass --config.schedule.batch with fewer."
             )
         return self.images // self.batch
 

@@ -177,7 +177,12 @@ def _parse(argv):
     try:
         return flags.FLAGS(argv)
     except Exception as error:
-        sys.exit(f"{_binary()}: {_line(error)} See --help.")
+        text = _line(error)
+        if isinstance(error, (AttributeError, KeyError)):
+            text = (
+                f"the config file must have the key that a flag changes. Received {text}. Copy the file to add others."
+            )
+        sys.exit(f"{_binary()}: {text} See --help.")
 
 
 def _binary():
@@ -186,8 +191,8 @@ def _binary():
 
 def _line(error):
     text = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    if isinstance(error, KeyError):  # whose text is a repr
-        text = str(error.args[0])
+    if isinstance(error, KeyError):  # whose text is a repr, of a repr at times
+        text = str(error.args[0]).replace("\\n", " ").replace("\\'", "'").strip("'\"")
     if "Traceback" in text:  # of a config file, told by the flags' library
         text = text.strip().splitlines()[-1]
     text = text.split("In call to configurable")[0]  # added by gin on the way up

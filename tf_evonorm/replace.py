@@ -295,7 +295,13 @@ def _replace(model, norm_act, places, path):
         model, tf.keras.Sequential
     ):
         settings["call_function"] = _call_without_defaults
-    new = tf.keras.models.clone_model(model, **settings)
+    try:
+        new = tf.keras.models.clone_model(model, **settings)
+    except ValueError as error:
+        for layer in model.layers:
+            if path + layer.name in places:
+                _check_fits(layer, norm_act, path, error)
+        raise
     if model.built and not new.built:
         raise ValueError(
             f"a model must know its inputs. Received {path}{model.name}, a Sequential without one. "
@@ -307,6 +313,14 @@ def _replace(model, norm_act, places, path):
             if hasattr(copy, "finalize_state"):  # preprocessing layers compute from their weights what they apply
                 copy.finalize_state()
     return new
+
+
+def _check_fits(layer, norm_act, path, error):
+    """Says at which layer the new one does not fit, if it is this."""
+    try:
+        _new_layer(layer, norm_act, True).build(layer.input.shape)
+    except ValueError as reason:
+        raise ValueError(f"norm_act must fit at {path}{layer.name}, but {reason}") from error
 
 
 def _call_without_defaults(layer, *args, **kwargs):

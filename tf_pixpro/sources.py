@@ -59,7 +59,10 @@ def source(
     if path.startswith("tfds:"):
         return tfds(path.removeprefix("tfds:"), split or "train", **options)
     if options:
-        raise ValueError(f"a source of files has no options {sorted(options)}. Received path={path!r}.")
+        raise ValueError(
+            f"a source of files has no options {sorted(options)}. Received path={path!r}. Leave them out, and the variant "
+            "`smoke` of a config, which draws its own images."
+        )
     if os.path.isdir(path):
         return folder(path, split, min_side)
     if path.endswith(".zip"):
@@ -155,9 +158,11 @@ def tfds(name: str, split: str = "train", data_dir: Optional[str] = None) -> Sou
         builder = tensorflow_datasets.builder(name, data_dir=data_dir)
         builder.info.splits[split]
     except (tensorflow_datasets.core.DatasetNotFoundError, KeyError, ValueError) as error:
+        known = not isinstance(error, tensorflow_datasets.core.DatasetNotFoundError)
         raise ValueError(
             f"a prepared TFDS data set and split are needed. Received tfds:{name}, split={split!r}: "
             f"{str(error).partition('Available datasets')[0].strip()}"
+            + (f" If it is not prepared: tfds build {name}" if known else "")
         ) from error
     features = builder.info.features
     if "image" not in features:

@@ -35,7 +35,7 @@ def test_a_config_is_found_by_its_name(given, variant):
     assert given.startswith(flag) and pathlib.Path(file).exists() and f":{after}" == (variant or ":")
 
 
-@pytest.mark.parametrize("given", ["--config=mine/demo.py", "--config=nothing_of_ours", "--workdir=demo", "--config"])
+@pytest.mark.parametrize("given", ["--config=mine/demo.py", "--workdir=demo", "--config"])
 def test_other_arguments_stay_as_they_are(given):
     assert commands.installed(given) == given
 
@@ -44,6 +44,30 @@ def test_a_file_of_the_users_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo.py").touch()
     assert commands.installed("--config=demo.py:smoke") == "--config=demo.py:smoke"
+
+
+def test_a_misspelt_config_is_told_the_names():
+    with pytest.raises(SystemExit, match=r"a file or one of .*pixpro_r18_photos.* Received 'pixpro_r18_foto'"):
+        commands.installed("--config=pixpro_r18_foto:smoke")
+
+
+def test_the_flag_and_its_value_may_be_two_words(monkeypatch):
+    started = []
+    monkeypatch.setattr(commands.runpy, "run_module", lambda *_, **__: started.append(list(sys.argv)))
+    monkeypatch.setattr(sys, "argv", ["tf-pixpro"])
+    commands.run("tf-pixpro", commands.PIXPRO, ["pretrain", "--config", "demo:smoke", "--workdir", "w"])
+    (line,) = started
+    assert line[0] == "pretrain" and line[1].endswith("demo.py:smoke") and line[2:] == ["--workdir", "w"]
+
+
+def test_a_missing_package_is_one_line(monkeypatch):
+    def without(*_, **__):
+        raise ModuleNotFoundError("No module named 'optuna'", name="optuna")
+
+    monkeypatch.setattr(commands.runpy, "run_module", without)
+    monkeypatch.setattr(sys, "argv", ["tf-evonorm"])
+    with pytest.raises(SystemExit, match=r"extra `experiments` are needed. Received no optuna"):
+        commands.run("tf-evonorm", commands.EVONORM, ["search"])
 
 
 def test_help_shows_the_flags():

@@ -250,3 +250,11 @@ def test_subclassed_model_is_refused_by_name():
 
     with pytest.raises(ValueError, match=r"functional or Sequential.* Received mine \(Own\)"):
         replace_norm_act(Own(name="mine"), EvoNormB0)
+
+
+def test_the_place_where_a_layer_does_not_fit_is_named():
+    image = tf.keras.Input((8, 8, 32))
+    inner = layers.ReLU()(layers.BatchNormalization(name="fits")(image))
+    inner = layers.ReLU()(layers.BatchNormalization(name="wide")(layers.Conv2D(48, 1)(inner)))
+    with pytest.raises(ValueError, match=r"norm_act must fit at wide, but groups must divide .* groups='auto'"):
+        replace_norm_act(tf.keras.Model(image, inner), EvoNormS0)

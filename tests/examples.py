@@ -19,6 +19,7 @@ SHORTER = {
     "size=(96, 96), global_batch=32": "size=(64, 64), global_batch=2",
     "steps_per_epoch=100, epochs=10": "steps_per_epoch=1, epochs=1",
     "PixPro(resnet(18)": "PixPro(resnet(18, blocks=(1, 1, 1, 1), width=0.125)",
+    "encoder = resnet(18)": "encoder = resnet(18, blocks=(1, 1, 1, 1), width=0.125)",
 }
 
 

@@ -17,7 +17,7 @@ def pytest_test(name, src, deps, reads_the_tree = False, **kwargs):
         srcs = [src, "tests/bazel.py"],
         main = "tests/bazel.py",
         args = ["$(location %s)" % src],
-        data = ["pyproject.toml"] + (native.glob(["**/*.py", "README.md", "BUILD"]) if reads_the_tree else []),
+        data = ["pyproject.toml"] + (native.glob(["**/*.py", "README.md", "docs/*", "BUILD"]) if reads_the_tree else []),
         deps = deps,
         **kwargs
     )

@@ -57,8 +57,21 @@ def test_the_reference(tmp_path):
     assert not broken
 
 
-def test_the_links_of_the_readme():
-    text = (ROOT / "README.md").read_text()
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    assert links
-    assert not [link for link in links if not (ROOT / link).exists()]
+def headings(text):
+    """The anchors of a Markdown file's headings."""
+    return {
+        re.sub(r"[^\w\- ]", "", line.strip("# ").lower()).replace(" ", "-")
+        for line in re.findall(r"^#+ .*", text, re.M)
+    }
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/measurements.md"])
+def test_the_links_of_the_documents(name):
+    page = ROOT / name
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]
+    for link in links:
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in headings(target.read_text()), link
+    assert links or name != "README.md"

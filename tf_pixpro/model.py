@@ -116,6 +116,11 @@ class PixPro(tf.keras.Model):
         return [weight for part in self._query_parts for weight in part.trainable_weights] if self.trainable else []
 
     @property
+    def trainable_variables(self) -> list[tf.Variable]:
+        """The same; Keras 3 builds the optimizer of a loaded model from them."""
+        return self.trainable_weights
+
+    @property
     def non_trainable_weights(self) -> list[tf.Variable]:
         """Statistics of the query branch, all of the momentum copy, the momentum's step."""
         rest = [weight for part in self._query_parts for weight in part.non_trainable_weights]

@@ -32,9 +32,9 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-wheel: $(VENV)/installed  ## build the wheel into dist/ and run the README's examples with it alone, in an environment of its own
+wheel: $(VENV)/installed  ## build the sdist, and from it the wheel, into dist/; run the README's examples with it alone, in an environment of its own
 	rm -rf dist build
-	$(VENV)/bin/pip wheel -q --no-deps -w dist .
+	$(VENV)/bin/python -m build -o dist .
 	rm -rf build/wheel-venv && $(PYTHON) -m venv build/wheel-venv
 	build/wheel-venv/bin/pip install -q -c $(CONSTRAINTS) dist/*.whl
 	cd build && TF_CPP_MIN_LOG_LEVEL=3 wheel-venv/bin/python ../tests/examples.py ../README.md

@@ -37,7 +37,18 @@ EXTRAS = {
     "postgresql": POSTGRESQL,
     "pytorch": ["torch"],  # for three tests of files that PyTorch itself has written; they are skipped without it
     "experiments": [*TRANSFER, *SEARCH, "absl-py", "ml_collections", "matplotlib", "scikit-learn"],
-    "test": [*POSTGRESQL, "hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "scipy", "pdoc"],
+    "test": [
+        *POSTGRESQL,
+        "build",
+        "hypothesis",
+        "pytest",
+        "pytest-timeout",
+        "pytest-xdist",
+        "ruff",
+        "mypy",
+        "scipy",
+        "pdoc",
+    ],
 }
 
 setup(

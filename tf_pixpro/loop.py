@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
 import tensorflow as tf
+from absl import logging
 from official.core import base_task, config_definitions, train_lib, train_utils
 from official.modeling import optimization
 
@@ -106,6 +107,8 @@ def run(
     if mode == "eval" and not tf.train.latest_checkpoint(workdir):
         raise ValueError(f"mode='eval' needs a checkpoint. Received workdir={workdir!r} without one. Train first.")
     _check_readable(tf.train.latest_checkpoint(workdir))
+    if "train" in mode and latest_step(workdir) >= config.trainer.train_steps:
+        logging.warning("%s holds all %d steps of this run; nothing is left to train.", workdir, latest_step(workdir))
     chief = strategy.extended.should_checkpoint
     kept, exporter = workdir, None
     if best is not None:

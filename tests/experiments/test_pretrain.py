@@ -120,6 +120,8 @@ def test_a_whole_run(tmp_path):
         "pictures",
         "ckpt-4.index",
     } <= left
+    code, _, errors = finished(start(PHOTOS + ":smoke", f"--workdir={tmp_path}"))
+    assert code == 0 and "holds all 4 steps of this run; nothing is left to train" in errors
 
 
 def checkpoint(folder):

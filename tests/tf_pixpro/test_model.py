@@ -153,7 +153,9 @@ def test_fit_saves_and_goes_on(tmp_path):
     model, batch = tiny(steps=10)
     data = tf.data.Dataset.from_tensors(batch)
     model.compile(LARS(0.1, weight_decay=1e-5))
-    unseen = model.projection.expand.bias  # the normalization behind it takes it away: its gradient is rounding or nothing
+    unseen = (
+        model.projection.expand.bias
+    )  # the normalization behind it takes it away: its gradient is rounding or nothing
     weights = [w for w in model.trainable_weights if w is not unseen]
     assert len(weights) == len(model.trainable_weights) - 1
     before = [w.numpy() for w in weights]
@@ -166,7 +168,9 @@ def test_fit_saves_and_goes_on(tmp_path):
     assert again.momentum_step == model.momentum_step == 2
     np.testing.assert_array_equal(again.encoder(batch["view1"])["5"], model.encoder(batch["view1"])["5"])
     assert again.evaluate(data, verbose=0) == model.evaluate(data, verbose=0)
-    first, second = (m.fit(data.repeat(2), verbose=0).history["loss"] for m in (model, again))  # the second sees velocities
+    first, second = (
+        m.fit(data.repeat(2), verbose=0).history["loss"] for m in (model, again)
+    )  # the second sees velocities
     np.testing.assert_allclose(first, second, rtol=1e-6)
     for kept, back in zip(model.weights, again.weights, strict=True):
         np.testing.assert_allclose(kept, back, rtol=1e-4, atol=1e-6)

@@ -1,5 +1,6 @@
 """The search's binary: its configs, what it says and writes of a study with a toy in the place of training, and all of it at a tiny size."""
 
+import dataclasses
 import datetime
 import importlib
 import json
@@ -96,17 +97,41 @@ def test_the_split_keeps_images_apart():
         assert (images.train_labels == images.train % 5).all() and (images.held_out_labels == images.held_out % 5).all()
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("name", sorted(KNOWN))
-def test_known_layers_pass_both_tests_in_every_small_anchor(shared_data, tmp_path, name):
+@pytest.fixture(scope="module")
+def rejecting(shared_data, tmp_path_factory):
+    """The small search's candidate on real images, with both tests in all anchors and no training after them."""
     config = config_of("evonorm_b_small")
     config.source.path = str(shared_data("cifar10/cifar10_jpeg.zip"))
     config.training.steps, config.stability.anchors = config.quality.steps, ()
-    folder = str(tmp_path)
-    outcome = search.candidate(config, folder, search.images_in(config, folder))(KNOWN[name])
+    folder = str(tmp_path_factory.mktemp("rejecting"))
+    return search.candidate(config, folder, search.images_in(config, folder))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_known_layers_pass_both_tests_in_every_small_anchor(rejecting, name):
+    outcome = rejecting(KNOWN[name])
     assert outcome.rejected == "" and min(outcome.scores) > 0.2
     norms = [value for key, value in outcome.numbers.items() if key.endswith("stability norm")]
     assert len(norms) == 3 and max(norms) < 1e4  # far from 1e8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "reasons"),
+    [
+        ("add(0,1)", ["not finite while training", "stability"]),  # the identity
+        ("max(0,1)", ["stability", "quality"]),  # ReLU without a normalization
+        ("exp(0) exp(4) exp(5)", ["not finite at the first pass"]),
+        ("mul(0,0) mul(4,0)", ["not finite at the first pass"]),  # x**3
+        ("square(0) square(4)", ["not finite at the first pass"]),  # x**4
+        ("mul(0,2)", ["logits all alike"]),  # 0 behind the first layer
+    ],
+)
+def test_bad_layers_fall_in_each_small_anchor_alone(rejecting, text, reasons):
+    for anchor in rejecting.anchors:
+        outcome = dataclasses.replace(rejecting, anchors=(anchor,))(Graph.read(text))
+        assert outcome.scores is None and outcome.rejected in reasons, anchor.name
 
 
 def test_protections_are_one_for_layer_and_checks():

@@ -78,13 +78,14 @@ def text(titles: list, lines: list) -> str:
 
 
 def phases(line: list) -> str:
-    """Where the core-seconds went, in per cent; what is left is proposing: parents, mutations, cheap checks, the database."""
+    """Where the core-seconds went, in per cent; what is left is proposing: parents, mutations, the database."""
     spent = sum((collections.Counter(record.seconds) for _, record in line), collections.Counter())
     total = line[-1][0] if line else 1.0
     drawn = len(line) + sum(sum(record.skipped.values()) for _, record in line)
     spent["proposing"] = total - sum(spent.values())
     told = ", ".join(f"{name} {100 * value / total:.1f} %" for name, value in spent.most_common())
-    return f"{told}; proposing takes {1000 * spent['proposing'] / max(drawn, 1):.0f} ms for each graph that is drawn"
+    each = " and ".join(f"{name} {1000 * spent[name] / max(drawn, 1):.0f} ms" for name in ("checks", "proposing"))
+    return f"{told}; of each graph that is drawn, {each}"
 
 
 def shares(line: list) -> str:
@@ -97,7 +98,7 @@ def shares(line: list) -> str:
     spent = collections.defaultdict(list)
     for _, record in line:
         if record.cached is None:
-            spent[record.reason or "passed"].append(sum(record.seconds.values()))
+            spent[record.reason or "passed"].append(search_results.trying(record))
     tests = {name: (len(values), np.mean(values)) for name, values in spent.items()}
     tried, took = sum(count for count, _ in tests.values()), sum(map(sum, spent.values()))
     full = tests.get("passed", (0, 0.0))[1]

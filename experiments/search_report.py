@@ -80,7 +80,7 @@ def report(search: Study, folder: str) -> str:
 def _summary(search, records, good):
     spent, over = search_results.seconds(search), search_results.skipped(search)
     total, cached = sum(spent.values()), sum(record.cached is not None for record in search.records())
-    whole = float(np.mean([sum(record.seconds.values()) for record in good])) if good else 0.0
+    whole = float(np.mean([search_results.trying(record) for record in good])) if good else 0.0
     lines = [
         ["candidates tried", f"{len(records)}, of which {len(good)} passed all tests"],
         ["took the scores of a layer that computes the same", cached],

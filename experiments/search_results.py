@@ -14,7 +14,7 @@ from tf_evonorm.search.evolution import Member, ranked
 from tf_evonorm.search.graph import KNOWN, Graph
 from tf_evonorm.search.graph_layer import layer_from_graph
 from tf_evonorm.search.proxy import Run
-from tf_evonorm.search.study import Study
+from tf_evonorm.search.study import Record, Study
 from tf_pixpro.whole import whole
 
 BASELINES = ("bn_relu", "gn_relu", "b0", "s0")
@@ -157,12 +157,17 @@ def timeline(search: Study) -> list:
 
 
 def seconds(search: Study) -> collections.Counter:
-    """Core-seconds by phase; "proposing" is what comes between two candidates, see `timeline`."""
+    """Core-seconds by phase; "proposing" is what comes between two candidates and is no cheap check, see `timeline`."""
     line = timeline(search)
     spent = sum((collections.Counter(record.seconds) for _, record in line), collections.Counter())
     if line:
         spent["proposing"] = line[-1][0] - sum(spent.values())
     return spent
+
+
+def trying(record: Record) -> float:
+    """Core-seconds that a candidate took after it was proposed."""
+    return sum(value for phase, value in record.seconds.items() if phase != "checks")
 
 
 def read(path: str, default):

@@ -12,12 +12,13 @@ def pytest_test(name, src, deps, reads_the_tree = False, **kwargs):
       reads_the_tree: whether it looks at all files of the project instead of importing them.
       **kwargs: of py_test.
     """
+    tree = ["*.py", "README.md", "docs/*", "BUILD"] + ["%s/**/*.py" % part for part in ("tf_pixpro", "tf_evonorm", "experiments", "tests")]
     py_test(
         name = name,
         srcs = [src, "tests/bazel.py"],
         main = "tests/bazel.py",
         args = ["$(location %s)" % src],
-        data = ["pyproject.toml"] + (native.glob(["**/*.py", "README.md", "docs/*", "BUILD"]) if reads_the_tree else []),
+        data = ["pyproject.toml"] + (native.glob(tree) if reads_the_tree else []),
         deps = deps,
         **kwargs
     )

@@ -55,7 +55,8 @@ class Record(NamedTuple):
     """A candidate as the database has it.
 
     `state` is "running", "passed", "rejected" or "failed"; `cached` the number of the candidate whose scores it has because it computes
-    the same, `skipped` the graphs that were passed over before it, by reason; `finished` a `datetime`.
+    the same, `skipped` the graphs that were passed over before it, by reason, and `seconds["checks"]` what the cheap checks of it and of
+    those took; `finished` a `datetime`.
     """
 
     number: int
@@ -189,7 +190,7 @@ class Study:
                 trial.user_attrs.get("cached"),
                 trial.user_attrs.get("skipped", {}),
                 trial.user_attrs.get("numbers", {}),
-                trial.user_attrs.get("seconds", {}),
+                {**trial.user_attrs.get("seconds", {}), "checks": trial.user_attrs.get("checking", 0.0)},
                 trial.user_attrs["lease"][0],
                 trial.user_attrs.get("attempts", 1),
                 trial.datetime_start,
@@ -242,11 +243,13 @@ class Study:
                 evolution.tell(trial.number, self._graph(trial), trial.values, trial.user_attrs.get("cached"))
         twin = [] if self._turns.kept else [uuid.uuid4().int]  # or else two workers may see the same candidates
         rng = np.random.default_rng([self.seed, len(trials), *twin])
-        skipped, cached = collections.Counter(), 0
+        skipped, checking, cached = collections.Counter(), 0.0, 0
         for _ in range(_TRIES):
             proposal = evolution.ask(rng)
+            start = time.perf_counter()
             reason = self.checks.reason(proposal.graph, self.protection)
             name = fingerprint(proposal.graph, self.protection) if self.cache and not reason else uuid.uuid4().hex
+            checking += time.perf_counter() - start
             number, state, scores = known.get(name, (None, None, None))
             if state not in (None, TrialState.COMPLETE):
                 reason = "twin"
@@ -259,8 +262,10 @@ class Study:
                 "fingerprint": name,
                 "lease": [me, now + self.lease],
                 "skipped": dict(skipped),
+                "checking": round(checking, 6),
             }
             skipped.clear()
+            checking = 0.0
             if state == TrialState.COMPLETE:
                 attributes["cached"] = first = number
                 number, _ = self._create(TrialState.COMPLETE, attributes, scores)

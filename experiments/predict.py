@@ -5,12 +5,13 @@ python -m experiments.predict --saved_model=workdir/bccd/saved_model --images=BC
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 
 import numpy as np
 import tensorflow as tf
-from absl import flags
+from absl import flags, logging
 from official.vision.utils.object_detection.visualization_utils import STANDARD_COLORS
 from PIL import Image, ImageColor, ImageDraw
 from pycocotools import mask as run_lengths
@@ -28,8 +29,9 @@ def predict(saved_model, images, output, threshold=0.5, annotations=None, limit=
 
     Args:
       saved_model: folder of `tf_pixpro.transfer.serving.export_transfer`.
-      images: folder of JPEG and PNG files.
-      output: folder that gets NAME.png for each, and predictions.json; NAME_classes.png, the class numbers, of a segmenter too.
+      images: folder of JPEG and PNG files, or one of them. What cannot be decoded is told and left out.
+      output: folder that gets a picture NAME.png of each (of those that differ in their ending alone, NAME.jpg.png), and predictions.json;
+        NAME_classes.png, the class numbers, of a segmenter too.
       threshold: least score of what is drawn; the result file holds everything.
       annotations: a COCO file whose image ids are taken; images not in it are left out. Otherwise they are numbered from 1.
       limit: at most so many images.
@@ -41,6 +43,7 @@ def predict(saved_model, images, output, threshold=0.5, annotations=None, limit=
 
     Raises:
       FileNotFoundError: if there is no SavedModel or no image.
+      ValueError: if no image can be decoded.
     """
     for needed in ("saved_model.pb", "labels.json"):
         if not tf.io.gfile.exists(os.path.join(saved_model, needed)):
@@ -49,17 +52,23 @@ def predict(saved_model, images, output, threshold=0.5, annotations=None, limit=
             )
     with tf.io.gfile.GFile(os.path.join(saved_model, "labels.json")) as file:
         described = json.load(file)
-    numbers = _numbers(images, annotations)
+    images, numbers = _numbers(images, annotations)
     names = sorted(numbers)[:limit]
+    stems = collections.Counter(os.path.splitext(name)[0] for name in names)
     tf.io.gfile.makedirs(output)
     serve = tf.saved_model.load(saved_model).signatures["image_bytes"]
-    results = []
+    results, left_out = [], []
     for name in tqdm(names, unit="image", disable=not progress, dynamic_ncols=True):
         with tf.io.gfile.GFile(os.path.join(images, name), "rb") as file:
             encoded = file.read()
-        image = np.asarray(tf.io.decode_image(encoded, channels=3, expand_animations=False))
+        try:
+            image = np.asarray(tf.io.decode_image(encoded, channels=3, expand_animations=False))
+        except tf.errors.InvalidArgumentError:
+            left_out.append(name)
+            continue
         outputs = {key: value.numpy()[0] for key, value in serve(tf.constant([encoded])).items()}
-        stem = os.path.join(output, os.path.splitext(name)[0])
+        stem = os.path.splitext(name)[0]
+        stem = os.path.join(output, stem if stems[stem] == 1 else name)
         if described["kind"] == "segmenter":
             classes = pasting.classes(outputs["logits"], outputs["image_info"])
             found = _segments(classes)
@@ -68,6 +77,11 @@ def predict(saved_model, images, output, threshold=0.5, annotations=None, limit=
             found = _detections(outputs, image.shape[:2])
         picture(image, [one for one in found if one["score"] >= threshold], described["labels"]).save(f"{stem}.png")
         results += [{"image_id": numbers[name], **one} for one in found]
+    if left_out:
+        told = f"{len(left_out)} of {len(names)} images could not be decoded: {', '.join(left_out[:5])}"
+        if len(left_out) == len(names):
+            raise ValueError(f"--images must hold images that can be decoded. Received {images!r}, where {told}.")
+        logging.warning("%s", told)
     with whole(os.path.join(output, "predictions.json")) as partial, tf.io.gfile.GFile(partial, "w") as file:
         json.dump(results, file)
     return results
@@ -103,19 +117,23 @@ def picture(image, found, labels) -> Image.Image:
 
 
 def _numbers(images, annotations):
-    """File name -> image id."""
+    """The folder, and file name -> image id of what is in it."""
+    folder, one = (images, None) if tf.io.gfile.isdir(images) else os.path.split(images)
+    if one and not tf.io.gfile.exists(images):
+        raise FileNotFoundError(f"--images must be a folder, or an image. Received {images!r}, where there is nothing.")
     if annotations:
         with tf.io.gfile.GFile(annotations) as file:
             listed = {entry["file_name"]: entry["id"] for entry in json.load(file)["images"]}
-        found = {name: number for name, number in listed.items() if tf.io.gfile.exists(os.path.join(images, name))}
+        found = {name: number for name, number in listed.items() if tf.io.gfile.exists(os.path.join(folder, name))}
     else:
-        names = sorted(name for name in tf.io.gfile.listdir(images) if name.lower().endswith(KINDS))
+        names = sorted(name for name in tf.io.gfile.listdir(folder or ".") if name.lower().endswith(KINDS))
         found = {name: number for number, name in enumerate(names, 1)}
+    found = {name: number for name, number in found.items() if one in (None, name)}
     if not found:
         raise FileNotFoundError(
             f"--images must hold JPEG or PNG files{' of --annotations' if annotations else ''}. Received {images!r}."
         )
-    return found
+    return folder, found
 
 
 def _detections(outputs, size):
@@ -164,8 +182,7 @@ def _run():
     def start(_):
         given = {name: getattr(flags.FLAGS, name) for name in names}
         results = predict(**given)
-        pictures = len({one["image_id"] for one in results})
-        print(f"{len(results)} predictions on {pictures} images: {os.path.join(given['output'], 'predictions.json')}")
+        print(f"{len(results)} predictions and the pictures: {os.path.join(given['output'], 'predictions.json')}")
 
     sessions.run(start)
 

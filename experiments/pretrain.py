@@ -106,7 +106,8 @@ def evaluation(config, schedule: Schedule, kind="knn", bank=None, queries=None, 
     Args:
       config, schedule: of the run.
       kind: 'knn' or 'linear', a probe on labelled images; 'pretext', the pretext loss without training.
-      bank, queries: what `config.source` has otherwise for the images to learn from and to classify (of 'pretext' only the latter).
+      bank: what is other than in `config.source` for the images to learn from; None as a value changes nothing.
+      queries: what is other than in the bank for the images to classify; of 'pretext' what is other than in `config.source`.
       bank_limit, query_limit: at most so many images.
 
     Returns:
@@ -114,9 +115,17 @@ def evaluation(config, schedule: Schedule, kind="knn", bank=None, queries=None, 
     """
     if kind not in (*CLASSIFIERS, "pretext"):
         raise ValueError(f"config.evaluation.kind must be knn, linear or pretext. Received {kind!r}.")
+    sections = [dict(config.source)]
+    for changed in (bank, queries) if kind != "pretext" else (queries, {}):
+        sections.append({**sections[-1], **{key: value for key, value in (changed or {}).items() if value is not None}})
+    if kind != "pretext" and sections[1] == sections[2]:
+        raise ValueError(
+            "config.evaluation must classify other images than it learns from. Received one set for both. Put images into train/CLASS "
+            "and val/CLASS and name them by bank.split=train and queries.split=val."
+        )
     bank, queries = (
-        sessions.build(data.source, f"evaluation.{name}", {**config.source, **(changed or {})})
-        for name, changed in (("bank", bank if kind != "pretext" else queries), ("queries", queries))
+        sessions.build(data.source, f"evaluation.{name}", section)
+        for name, section in zip(("bank", "queries"), sections[1:])
     )
     if kind == "pretext":
         steps = max(1, min(query_limit or queries.num_examples, queries.num_examples) // schedule.batch)

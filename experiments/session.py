@@ -75,8 +75,12 @@ def launch(main, modes=MODES):
 def run(main):
     """Runs a program: `main(arguments)` after its flags are read; a mistake of the caller ends it with one line and exit code 1."""
     logging.get_absl_handler().setLevel(std_logging.WARNING)
-    tf.get_logger().setLevel("WARNING")
-    tf.get_logger().addFilter(lambda record: "deprecat" not in str(record.msg))  # for developers of what we call
+    logging.get_absl_handler().setFormatter(std_logging.Formatter("%(levelname)s: %(message)s"))
+    tensorflow = tf.get_logger()
+    tensorflow.setLevel("WARNING")
+    tensorflow.addFilter(lambda record: "deprecat" not in str(record.msg))  # for developers of what we call
+    for handler in list(tensorflow.handlers):  # absl's, on the root, tells it too
+        tensorflow.removeHandler(handler)
     try:
         app.run(main, flags_parser=_parse)
     except (ValueError, FloatingPointError, OSError, tf.errors.OpError) as error:
@@ -117,8 +121,13 @@ def start_session(config: ConfigDict, workdir: str, mode: str = "train_and_eval"
     )
     performance.set_mixed_precision_policy(tf.as_dtype(_precision(runtime)))
     session = Session(config, os.path.abspath(workdir) if "://" not in workdir else workdir, mode, strategy)
-    tf.io.gfile.makedirs(session.workdir)
-    _log_into(session)
+    try:
+        tf.io.gfile.makedirs(session.workdir)
+        _log_into(session)
+    except (OSError, tf.errors.OpError) as error:
+        raise ValueError(
+            f"--workdir must be a folder that can be made and written. Received {workdir!r}: {_line(error)}"
+        ) from error
     if mode != "eval":
         _remember(session)
     return session
@@ -137,11 +146,17 @@ def build(constructor, name: str, section, /, **more):
       What the constructor returns.
 
     Raises:
-      ValueError: if the section names an argument that the constructor does not have, or lacks one that it needs.
+      ValueError, FileNotFoundError: what the constructor raises, with the section's name before it; also if the section names an argument
+        that the constructor does not have, or lacks one that it needs.
     """
     section = dict(section or {})
     try:
         return constructor(**section, **more)
+    except (ValueError, FileNotFoundError) as error:
+        if "config." in str(error):
+            raise
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"config.{name}: {error}") from error
     except TypeError as error:
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         known = [
@@ -179,9 +194,9 @@ def _parse(argv):
     except Exception as error:
         text = _line(error)
         if isinstance(error, (AttributeError, KeyError)):
-            text = (
-                f"the config file must have the key that a flag changes. Received {text}. Copy the file to add others."
-            )
+            key, _, hint = text.partition(" ")
+            hint = f" {hint}" if hint else ""
+            text = f"a flag changes a key that the config file has. Received {key}.{hint} Copy the file to add others."
         sys.exit(f"{_binary()}: {text} See --help.")
 
 
@@ -191,10 +206,14 @@ def _binary():
 
 def _line(error):
     text = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    if isinstance(error, KeyError):  # whose text is a repr, of a repr at times
-        text = str(error.args[0]).replace("\\n", " ").replace("\\'", "'").strip("'\"")
-    if "Traceback" in text:  # of a config file, told by the flags' library
-        text = text.strip().splitlines()[-1]
+    while isinstance(error, (AttributeError, KeyError)) and error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    if isinstance(error, KeyError):  # whose text is a repr
+        text = str(error.args[0])
+    if "Traceback" in text:  # of a config file or of Python inside a graph: the line with the error
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        text = next((line for line in reversed(lines) if re.match(r"[\w.]+: ", line)), lines[-1])
+        text = re.sub(r"^[\w.]+(Error|Exception): ", "", text)
     text = text.split("In call to configurable")[0]  # added by gin on the way up
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", text)  # where in TensorFlow it happened
     if "No space left" in text or "quota" in text:
@@ -212,6 +231,7 @@ def _log_into(session):
     handler = std_logging.FileHandler(os.path.join(session.workdir, f"log{index}.txt"))
     handler.setFormatter(std_logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.get_absl_logger().addHandler(handler)
+    tf.get_logger().addHandler(handler)
 
 
 def _precision(runtime):

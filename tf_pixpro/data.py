@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Optional
 
+import numpy as np
 import tensorflow as tf
 
 from tf_pixpro.augment import View, centre_view, recipe_views, two_views
@@ -41,7 +42,8 @@ def pretrain_dataset(
       input_context: of the strategy; this pipeline then gives its own part of each global batch, in batches of one replica.
       start_step: step whose batch comes first. Where images can be picked (folder, zip, scenes) this costs nothing; TFRecords and
         TFDS read over the skipped records without decoding them.
-      max_bad_share: share of images that may fail to decode. Each is logged by name, counted, and replaced by another image.
+      max_bad_share: share of images that may fail to decode. Each is logged by name, counted, and replaced by another image. A single
+        bad file is let pass, unless this is 0.
       **changes: of the recipe: scale, ratio, vertical_flip or any other attribute of `tf_pixpro.augment.View`, for both views.
 
     Returns:
@@ -86,7 +88,7 @@ def training_dataset(
     if not 0 <= max_bad_share <= 1:
         raise ValueError(f"max_bad_share must be in [0, 1]. Received max_bad_share={max_bad_share}.")
     mine = global_batch // parts
-    fails = _Failures(max_bad_share)
+    fails = _Failures(max_bad_share, source)
 
     def number_of(local):
         """Running number, over all pipelines, of this pipeline's example."""
@@ -165,7 +167,7 @@ def labelled_dataset(
         examples = source.stream(None).shard(parts, part)
         examples = examples if limit is None else examples.take(-(-limit // parts))
 
-    fails = _Failures(max_bad_share)
+    fails = _Failures(max_bad_share, source)
 
     def prepared(example):
         return {"image": centre_view(example["bytes"], size, margin), "label": example["label"]}
@@ -218,11 +220,16 @@ def _none_yet(source):
 
 
 class _Failures:
-    """Images that could not be decoded: counted, named in the log, and too many of them an error."""
+    """Images that could not be decoded: counted, named in the log, and too many of them an error.
 
-    def __init__(self, max_share: float):
-        self.max_share, self.count, self.seen = max_share, 0, 0
-        self.names: list[str] = []
+    Files have names of their own, and one that is read again in the next epoch is no second one. Records have none: each reading counts.
+    """
+
+    def __init__(self, max_share: float, source: Source):
+        self.max_share, self.source, self.seen = max_share, source.name, 0
+        self.images = source.num_examples if source.read is not None else None
+        self.count, self.names = 0, set()
+        self.last: list[str] = []
 
     def first_good(self, read, prepare, tries=_TRIES):
         """Dataset of the one `prepare(read(t))` that works, for t = 0, 1, ...; what failed before it is noted."""
@@ -246,21 +253,27 @@ class _Failures:
 
     def _note(self, name):
         name = name.decode(errors="replace")
-        self.count += 1
-        self.names = [*self.names[-9:], name]
-        tf.get_logger().warning(
-            "An image could not be decoded and is left out (number %d so far): %s", self.count, name
-        )
-        return self.count
+        if self.images is None or name not in self.names:
+            self.names.add(name)
+            self.count += 1
+            self.last = [*self.last[-2:], name]
+            tf.get_logger().warning(
+                "An image could not be decoded and is left out (number %d so far): %s", self.count, name
+            )
+        return np.int64(self.count)
 
     def _check(self, batch):
         self.seen += int(batch)
-        tried = self.seen + self.count
-        enough = self.max_share == 0 or self.seen >= 1 / self.max_share
+        known = self.seen + self.count
+        known = known if self.images is None else min(known, self.images)
         # What is read ahead of the batches may hold bad images that were noted and sound ones that were not yet seen.
-        if enough and self.count > self.max_share * (tried + _AT_ONCE):
+        allowed = self.max_share * (known + _AT_ONCE)
+        if self.images is not None and self.max_share:
+            allowed = max(allowed, 1)
+        enough = self.max_share == 0 or self.seen >= 1 / self.max_share
+        if enough and self.count > allowed:
             raise ValueError(
-                f"at most {self.max_share:.2%} of the images may be undecodable. Received {self.count} of {tried}, the last: "
-                f"{', '.join(self.names[-3:])}. Repair or remove them, or raise max_bad_share."
+                f"at most {self.max_share:.2%} of the images may be undecodable. Received {self.count} of {known} in {self.source}, "
+                f"such as {', '.join(self.last)}. Repair or remove them, or raise max_bad_share."
             )
-        return self.seen
+        return np.int64(self.seen)

@@ -6,7 +6,8 @@ epochs. So few steps need longer ones: four times the authors' base rate per 256
 python -m experiments.pretrain --config=experiments/configs/pixpro_r18_photos.py --config.source.path=photos.zip --workdir=workdir/photos
 
 Variants: default: photos without labels, evaluated by the pretext loss; labelled: the source has folders train/CLASS and val/CLASS, and a
-nearest-neighbour probe on the frozen encoder tells how good it is; smoke.
+nearest-neighbour probe on the frozen encoder tells how good it is; probe: the same where the labelled images are apart from the photos, in
+--config.evaluation.bank.path=labelled.zip; smoke.
 """
 
 from ml_collections import ConfigDict
@@ -14,14 +15,14 @@ from ml_collections.config_dict import placeholder
 
 
 def get_config(variant=""):
-    if variant not in ("", "labelled", "smoke"):
-        raise ValueError(f"the variant must be labelled, smoke or none. Received {variant!r}.")
+    if variant not in ("", "labelled", "probe", "smoke"):
+        raise ValueError(f"the variant must be labelled, probe, smoke or none. Received {variant!r}.")
     config = ConfigDict()
     config.seed = 0
     config.deterministic = False
     config.source = {"path": "", "split": placeholder(str), "min_side": 96}
     config.views = {"size": (96, 96), "recipe": "BYOL", "scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}
-    config.views.vertical_flip = 0.0
+    config.views.update(vertical_flip=0.0, max_bad_share=0.01)
     config.norm_act = {"synchronized": True}
     config.encoder = {"depth": 18}
     config.projection = {"hidden": 1024, "features": 128}
@@ -41,6 +42,9 @@ def get_config(variant=""):
     if variant == "labelled":
         config.source.split = "train"
         config.evaluation = {"kind": "knn", "queries": {"split": "val"}}
+    if variant == "probe":
+        config.evaluation = {"kind": "knn", "bank": {"path": placeholder(str), "split": "train"}}
+        config.evaluation.queries = {"path": placeholder(str), "split": "val"}
     if variant == "smoke":
         config.source = {"path": "scenes", "num_examples": 16, "size": (96, 96)}
         config.encoder.update(width=0.125, blocks=(1, 1, 1, 1))

@@ -27,7 +27,7 @@ CASES = {
     f"pretrain {SMOKE}": r"workdir",
     f"pretrain --config=nowhere.py {RUN}": r"nowhere\.py",
     f"pretrain --config=torn.py {RUN}": r"torn\.py|never closed|SyntaxError",
-    f"pretrain {PHOTOS}:smok {RUN}": r"must be labelled, smoke or none\. Received 'smok'",
+    f"pretrain {PHOTOS}:smok {RUN}": r"must be labelled, probe, smoke or none\. Received 'smok'",
     f"pretrain {SMOKE} {RUN} --config.encoder.dept=50": r"dept",
     f"pretrain {SMOKE} {RUN} --config.schedule.batch=many": r"many",
     f"pretrain {SMOKE} {RUN} --config.encodr.depth=50": r"encodr",

@@ -92,3 +92,20 @@ def test_what_is_not_there(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="must hold JPEG or PNG"):
         predict.predict(saved, str(tmp_path / "empty"), str(tmp_path / "out"))
+
+
+def test_bad_images_are_left_out_and_none_is_written_over(tmp_path, caplog):
+    saved = exported(tmp_path / "saved", DETECTIONS)
+    images = images_in(tmp_path / "images", ["a.png", "a.jpg", "b.png"])
+    (tmp_path / "images" / "torn.jpg").write_bytes((tmp_path / "images" / "a.jpg").read_bytes()[:-300])
+    results = predict.predict(saved, images, str(tmp_path / "out"), progress=False)
+    assert [entry["image_id"] for entry in results] == [1, 1, 2, 2, 3, 3]
+    assert "1 of 4 images could not be decoded: torn.jpg" in caplog.text
+    left = {"a.jpg.png", "a.png.png", "b.png", "predictions.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == left
+    with pytest.raises(ValueError, match="1 of 1 images could not be decoded"):
+        predict.predict(saved, f"{images}/torn.jpg", str(tmp_path / "alone"), progress=False)
+    assert not (tmp_path / "alone" / "predictions.json").exists()
+    assert len(predict.predict(saved, f"{images}/a.png", str(tmp_path / "alone"), progress=False)) == 2
+    with pytest.raises(FileNotFoundError, match=r"a folder, or an image\. Received .*nowhere"):
+        predict.predict(saved, str(tmp_path / "nowhere"), str(tmp_path / "out"))

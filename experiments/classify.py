@@ -23,7 +23,7 @@ def main(session: sessions.Session):
     """Runs one experiment.
 
     The sections of its config, in data order, are the keyword arguments of: source: `data.source`; held_out: what changes of it for the
-    images to be evaluated on; views: `tf_pixpro.transfer.classification.training_view`; evaluation: `held_out_images`; norm_act:
+    images to be evaluated on; max_bad_share: of `data.training_dataset`, for both; views: `tf_pixpro.transfer.classification.training_view`; evaluation: `held_out_images`; norm_act:
     `experiments.norm_acts.norm_act`; backbone: the function of `tf_evonorm.backbones` that `name` names; init: checkpoint of the
     backbone, if any; freeze: `Frozen`, if only the classifier learns; head: `classifier`; schedule: `Schedule`; rate:
     `learning_rate`; warmup: `warmup`; optimizer: Model Garden's optimizer of the type that `type` names; average: its EMAConfig, or
@@ -36,9 +36,10 @@ def main(session: sessions.Session):
     source = build(data.source, "source", config.source)
     held_out = build(data.source, "held_out", {**config.source, **(config.held_out or {})})
     if source.class_names != held_out.class_names:
+        missing = sorted({*source.class_names} ^ {*held_out.class_names})
         raise ValueError(
-            f"both sets must have the same classes. Received {len(source.class_names)} in {source.name} and "
-            f"{len(held_out.class_names)} in config.held_out. Put images into one folder per class."
+            f"both sets must have the same classes. Received {len(source.class_names)} in config.source and "
+            f"{len(held_out.class_names)} in config.held_out; only one of them has {', '.join(missing[:5])}. Each class needs an image in both."
         )
     schedule = build(Schedule, "schedule", config.schedule, images=source.num_examples)
     prepare = build(training_view, "views", config.views)
@@ -48,7 +49,8 @@ def main(session: sessions.Session):
     evaluation(context=None)  # a source without labels is told now
 
     def images(context, start):
-        return data.training_dataset(source, prepare, schedule.batch, config.seed, context, start)
+        bad = config.get("max_bad_share", 0.01)
+        return data.training_dataset(source, prepare, schedule.batch, config.seed, context, start, bad)
 
     task = ClassificationTask(
         functools.partial(model, config, len(source.class_names)),
@@ -107,9 +109,8 @@ def held_out_images(source, config, context, size=None, batch=None, limit=None, 
       limit: at most so many images, evenly spread.
       margin: see `data.labelled_dataset`.
     """
-    rows = data.labelled_dataset(
-        source, tuple(size or config.views.size), batch or config.schedule.batch, context, limit, margin
-    )
+    size, batch, bad = (size or config.views.size), batch or config.schedule.batch, config.get("max_bad_share", 0.01)
+    rows = data.labelled_dataset(source, tuple(size), batch, context, limit, margin, bad)
     return rows.map(lambda row: (row["image"], row["label"]))
 
 

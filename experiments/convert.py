@@ -10,13 +10,12 @@ not needed, and nothing in a file is run.
 from __future__ import annotations
 
 import functools
-import json
 import os
 
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 from official.core import config_definitions
 from official.modeling import performance
 
@@ -67,6 +66,8 @@ def convert(input, output, config=None, images=None) -> str:
             return f"{output}: {_to_pth(input, partial, config, images or IMAGENET)}"
     if tf.io.gfile.exists(output) and tf.io.gfile.listdir(output):
         raise ValueError(f"--output must be a folder to be made. Received {output!r}, which holds something.")
+    if tf.io.gfile.isdir(input):
+        raise ValueError(f"--output must be a .pth file where --input is a folder. Received {output!r} and {input!r}.")
     tree = pth.read(input)
     state, others = _state(tree, input)
     try:
@@ -134,12 +135,12 @@ def _run_folder(state, others, output, config, images):
 
 
 def _to_pth(folder, path, config, images):
-    recorded, latest = os.path.join(folder, "config.json"), tf.train.latest_checkpoint(folder)
-    if not latest or not (config or tf.io.gfile.exists(recorded)):
-        raise FileNotFoundError(f"--input must be a folder with a checkpoint and config.json. Received {folder!r}.")
-    if config is None:
-        with tf.io.gfile.GFile(recorded) as file:
-            config = ConfigDict(json.load(file))
+    latest = tf.train.latest_checkpoint(folder)
+    if not latest or not (config or tf.io.gfile.exists(os.path.join(folder, "config.json"))):
+        raise FileNotFoundError(
+            f"--input must be the --workdir of a run, with a checkpoint and config.json. Received {folder!r}."
+        )
+    config = config or sessions.recorded(folder)
     schedule = _schedule(config, images)
     model, rule = _objects(config, schedule)
     step = tf.Variable(0, dtype=tf.int64)

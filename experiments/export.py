@@ -9,12 +9,10 @@ python -m experiments.export --checkpoint=backbone --config=experiments/configs/
 
 from __future__ import annotations
 
-import json
 import os
 
-import tensorflow as tf
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from experiments import session as sessions
 from experiments.classify import restored
@@ -49,7 +47,7 @@ def export(output, workdir=None, best=False, checkpoint=None, config=None, image
             f"--workdir (with --best), or --checkpoint with --config, is needed. Received {given or 'neither'}."
         )
     if workdir:
-        config = _recorded(workdir)
+        config = sessions.recorded(workdir)
         if "generator" in config:
             return export_synthesis(output, os.path.join(workdir, "best") if best else workdir, config)
         if "head" in config:
@@ -57,7 +55,8 @@ def export(output, workdir=None, best=False, checkpoint=None, config=None, image
         checkpoint = os.path.join(workdir, "best", "backbone") if best else workdir
     if "views" not in config:
         raise ValueError(
-            f"--workdir must be the folder of a run of pretrain or classify. Received {workdir!r}, whose config.json has no views."
+            f"--workdir must be the folder of a run of pretrain, classify or synthesize. Received {workdir!r}, whose config.json has no "
+            "views. `transfer --mode=export` writes detectors and segmenters, `search --mode=export` layers."
         )
     size = _sides(image_size or config.views.size)
     encoder = pretext_encoder(config)
@@ -73,14 +72,6 @@ def _export_classifier(output, folder, config, image_size):
     margin = config.evaluation.get("margin", 256 / 224)
     path = export_classifier(classifier, output, class_names=class_names, image_size=_sides(size), margin=margin)
     return f"{path}: signatures serving_default (image_bytes) and images; {len(class_names)} classes"
-
-
-def _recorded(workdir):
-    path = os.path.join(workdir, "config.json")
-    if not tf.io.gfile.exists(path):
-        raise FileNotFoundError(f"--workdir must be the folder of a run. Received {workdir!r}, without config.json.")
-    with tf.io.gfile.GFile(path) as file:
-        return ConfigDict(json.load(file))
 
 
 def _sides(size):

@@ -35,6 +35,7 @@ from tf_evonorm.search.rejection import Quality, Stability
 from tf_pixpro import data
 
 MODES = ("search", "worker", "report", "rerank", "export")
+DATABASE = "study.db"
 AGAIN = 75  # exit code of a worker that wants a fresh process
 _DEATHS = 5  # of one worker in a row, before the search gives up
 
@@ -81,7 +82,7 @@ def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = No
 def open_study(config, folder: str) -> study.Study:
     """The study of a config; its database is a file in the folder unless config.study.url names another."""
     build = sessions.build
-    settings = {**config.study, "url": config.study.get("url") or f"sqlite:///{folder}/study.db"}
+    settings = {**config.study, "url": config.study.get("url") or f"sqlite:///{folder}/{DATABASE}"}
     space = build(Space, "space", config.space)
     parts = ("source", "images", "anchors", "training", "layer", "quality", "stability", "look")
     return build(
@@ -260,7 +261,13 @@ def _run():
         if flags.FLAGS.core is not None:
             tf.config.threading.set_intra_op_parallelism_threads(1)
             tf.config.threading.set_inter_op_parallelism_threads(1)
-        session = sessions.start_session(config.value, flags.FLAGS.workdir, flags.FLAGS.mode)
+        mode, folder = flags.FLAGS.mode, flags.FLAGS.workdir
+        made_here = not config.value.study.get("url")
+        if mode in ("report", "rerank", "export") and made_here and not os.path.exists(f"{folder}/{DATABASE}"):
+            raise FileNotFoundError(
+                f"--workdir must be the folder of a search. Received {folder!r}, without {DATABASE}."
+            )
+        session = sessions.start_session(config.value, folder, mode)
         main(session, flags.FLAGS.workers, flags.FLAGS.parent)
 
     sessions.run(start)

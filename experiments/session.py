@@ -95,12 +95,15 @@ def start_session(config: ConfigDict, workdir: str, mode: str = "train_and_eval"
       config: an experiment. It may hold `seed`, `deterministic` and `runtime`, the keyword arguments of Model Garden's RuntimeConfig;
         num_gpus=-1 takes all there are.
       workdir: the run's folder, made if need be.
-      mode: as in `Session`.
+      mode: as in `Session`; or another one of a binary's own. 'export' takes the config that the run recorded, but for `runtime`.
       tpu: name or address of a TPU, or 'local'; it takes the place of runtime.distribution_strategy.
 
     Raises:
-      ValueError: if the folder holds a run of another config, or the strategy is unknown.
+      ValueError: if the folder holds a run of another config or cannot be written, or the strategy is unknown.
+      FileNotFoundError: if 'export' finds no run.
     """
+    if mode == "export":
+        config = ConfigDict({**recorded(workdir), "runtime": config.get("runtime", {})})
     if config.get("deterministic"):
         tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(config.get("seed", 0))
@@ -128,9 +131,22 @@ def start_session(config: ConfigDict, workdir: str, mode: str = "train_and_eval"
         raise ValueError(
             f"--workdir must be a folder that can be made and written. Received {workdir!r}: {_line(error)}"
         ) from error
-    if mode != "eval":
+    if mode not in ("eval", "export"):
         _remember(session)
     return session
+
+
+def recorded(workdir: str) -> ConfigDict:
+    """The config of the run in a folder.
+
+    Raises:
+      FileNotFoundError: if no run has been started there.
+    """
+    path = os.path.join(workdir, "config.json")
+    if not tf.io.gfile.exists(path):
+        raise FileNotFoundError(f"--workdir must be the folder of a run. Received {workdir!r}, without config.json.")
+    with tf.io.gfile.GFile(path) as file:
+        return ConfigDict(json.load(file))
 
 
 def build(constructor, name: str, section, /, **more):

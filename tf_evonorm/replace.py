@@ -50,8 +50,9 @@ def replace_norm_act(
     activated tensor. Compile the result anew. How many places were replaced is logged; `norm_act_places` lists them.
 
     Args:
-        model: functional or `Sequential` Keras model, nested ones included: any of `tf.keras.applications`, a backbone
-            of this package, one's own. It is not changed.
+        model: functional or `Sequential` Keras model with BatchNormalization or GroupNormalization, nested ones included:
+            those of `tf.keras.applications`, a backbone of this package, one's own. It is not changed. Where an
+            activation is spelled as arithmetic, as in MobileNetV3, the normalization before it must be kept.
         norm_act: callable returning a fresh layer, called as `norm_act(apply_act=..., gamma_initializer=..., name=...)`,
             with `axis=1` where the channels come first: `EvoNormB0`, `functools.partial(EvoNormS0, groups="auto")`.
         keep: names of normalizations that stay as they are, with their activations.
@@ -60,7 +61,8 @@ def replace_norm_act(
         A new model of the same inputs and outputs.
 
     Raises:
-        ValueError: what cannot be understood, naming the layer: a model that is not functional, a layer that hides a
+        TypeError: model is no Keras model, or norm_act no class or function that makes layers.
+        ValueError: what cannot be understood, naming every such normalization: a model that is not functional, a layer that hides a
             normalization inside or cannot be copied, a normalization that feeds an activation and something else, an
             activation shared between normalizations and other layers, an unknown function after a normalization, a
             model in which no normalization has an activation.
@@ -69,6 +71,10 @@ def replace_norm_act(
         normalizes each place by itself, and Normalization of inputs are left as they are. In a post-activation ResNet
         the affine form leaves sums of branches unnormalized; the authors use EvoNorm in ResNet v2 only.
     """
+    if isinstance(norm_act, tf.keras.layers.Layer) or not callable(norm_act):
+        raise TypeError(
+            f"norm_act must be a class or function that makes a layer, such as EvoNormB0. Received {norm_act!r}."
+        )
     places = norm_act_places(model, keep)
     if not any(place.apply_act for place in places):
         raise ValueError(
@@ -94,23 +100,37 @@ def norm_act_places(model: tf.keras.Model, keep: Collection[str] = ()) -> list[P
         keep: names of normalizations to leave out.
 
     Raises:
-        ValueError: as `replace_norm_act`.
+        TypeError, ValueError: as `replace_norm_act`.
     """
-    return _places(model, frozenset(keep), "")
+    if not isinstance(model, tf.keras.layers.Layer):
+        raise TypeError(f"a Keras model comes first. Received {model!r}.")
+    unclear: dict = {}
+    places = _places(model, frozenset(keep), "", unclear)
+    if unclear:
+        told, *others = unclear.values()
+        names = tuple(unclear)
+        more = f" {len(others)} others are alike: keep={names!r} keeps them all." if others else ""
+        raise ValueError(f"{told}{more}")
+    return places
 
 
-def _places(model, keep, path):
+def _places(model, keep, path, unclear):
+    """The places of a model; what is wrong with a normalization goes into `unclear`, by its name."""
     graph = _Graph(model, path)
     places, replaced, activations = [], set(), set()
     for layer in model.layers:
         if _is_graph(layer):
-            places += _places(layer, keep, f"{path}{layer.name}/")
+            places += _places(layer, keep, f"{path}{layer.name}/", unclear)
         elif layer.name in keep:
             continue
         elif isinstance(layer, NormAct):
             places.append(Place(path + layer.name, (), layer.apply_act))
         elif _is_normalization(layer):
-            own = graph.activations_of(layer.name)
+            try:
+                own = graph.activations_of(layer.name)
+            except ValueError as error:
+                unclear[layer.name] = str(error)
+                continue
             activations.update(own)
             replaced.add(layer.name)
             places.append(Place(path + layer.name, tuple(own), bool(own)))

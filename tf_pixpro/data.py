@@ -54,6 +54,7 @@ def pretrain_dataset(
       TypeError: if `changes` names what a view does not have.
       tf.errors.InvalidArgumentError: while running, when more than max_bad_share of the images so far could not be decoded.
     """
+    _check_size(size)
     pair = recipe_views(recipe, **changes)
 
     def views(example, seed):
@@ -153,6 +154,7 @@ def labelled_dataset(
       ValueError: if the source has no labels.
       tf.errors.InvalidArgumentError: while running, when more than max_bad_share of the images so far could not be decoded.
     """
+    _check_size(size)
     if not source.class_names:
         raise ValueError(
             f"labels are needed. Received {source.name} without classes. Put images into one folder per class."
@@ -178,6 +180,12 @@ def labelled_dataset(
         return fails.first_good(lambda _: example, prepared, tries=2)
 
     return _each(examples, if_good).batch(per_replica).map(fails.checked(per_replica)).prefetch(2)
+
+
+def _check_size(size):
+    sides = tuple(size) if isinstance(size, (tuple, list)) else ()
+    if len(sides) != 2 or not all(isinstance(side, (int, np.integer)) and side > 0 for side in sides):
+        raise ValueError(f"size must be (height, width) in pixels. Received size={size!r}.")
 
 
 def _share_of(global_batch, context):
@@ -228,7 +236,8 @@ class _Failures:
     def __init__(self, max_share: float, source: Source):
         self.max_share, self.source, self.seen = max_share, source.name, 0
         self.images = source.num_examples if source.read is not None else None
-        self.count, self.names = 0, set()
+        self.count = 0
+        self.names: set[str] = set()
         self.last: list[str] = []
 
     def first_good(self, read, prepare, tries=_TRIES):

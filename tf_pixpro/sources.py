@@ -42,7 +42,7 @@ def source(
     """Makes a source out of a path or name.
 
     Args:
-      path: a folder or a .zip of JPEG/PNG (the folder that holds a file is its class); a pattern of TFRecords with Model Garden's keys
+      path: a folder or a .zip of JPEG, PNG, BMP or GIF (the folder that holds a file is its class); a pattern of TFRecords with Model Garden's keys
         `image/encoded`, `image/class/label`; 'tfds:NAME'; or 'scenes'.
       split: of a folder or zip: only files below a folder of this name, such as 'train'; of TFDS: its split (default 'train').
       num_examples: number of records, which otherwise are counted once; of scenes: how many (default 2000).
@@ -214,8 +214,10 @@ def _chosen(path, names, split):
     if split is not None:
         inside = [name for name in images if split in name.split("/")[:-1]]
         if not inside:
+            folders = sorted({part for name in images for part in name.split("/")[:-2]}) or ["no folders of folders"]
             raise ValueError(
-                f"a split is a folder in the source. Received split={split!r} and {path!r}, which has none of this name."
+                f"a split is a folder in the source, as in {split}/CLASS/NAME.jpg. Received split={split!r} and {path!r}, which has "
+                f"{', '.join(folders[:8])}. Name the split that there is, or None for all images."
             )
         images = inside
     parents = [name.split("/")[-2] if "/" in name else "" for name in images]

@@ -20,6 +20,7 @@ def get_config(variant=""):
     config.deterministic = False
     config.source = {"path": "", "split": "train"}
     config.held_out = {"split": "test"}
+    config.max_bad_share = 0.01
     config.views = {"size": (32, 32), "scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.5, "shift": 4}
     config.evaluation = {"margin": 1.0, "size": placeholder(object), "batch": placeholder(int)}
     config.norm_act = {"layer": "evonorm_b0"}

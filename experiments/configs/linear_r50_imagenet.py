@@ -21,6 +21,7 @@ def get_config(variant=""):
     config.deterministic = False
     config.source = {"path": "tfds:imagenet2012", "split": "train"}
     config.held_out = {"path": "tfds:imagenet2012", "split": "validation"}
+    config.max_bad_share = 0.01
     config.views = {"size": (224, 224), "scale": (0.08, 1.0), "flip": 0.5}
     config.evaluation = {"margin": 256 / 224}
     config.norm_act = {"layer": "bn_relu"}

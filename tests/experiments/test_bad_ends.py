@@ -46,13 +46,17 @@ CASES = {
     f"pretrain {SMOKE} --workdir=other": r"holds one experiment",
     f"pretrain {SMOKE} --workdir=torn_run": r"torn_run|checkpoint",
     f"pretrain {PHOTOS} {RUN} --config.source.path=nowhere.zip": r"nowhere\.zip",
-    f"pretrain {PHOTOS} {RUN}": r"images come from a folder",
+    f"pretrain {PHOTOS} {RUN}": r"config\.source: images come from a folder",
     f"pretrain {PHOTOS} {RUN} --config.source.path=empty": r"empty",
     f"pretrain {PHOTOS} {RUN} --config.source.path=texts": r"texts",
     f"pretrain {PHOTOS} {RUN} --config.source.path=torn.zip": r"torn\.zip",
     f"pretrain {PHOTOS} {RUN} --config.source.path=small.zip": r"small|pixel",
     f"pretrain {PHOTOS} {RUN} --config.source.path=tfds:no_such_set": r"no_such_set",
     f"pretrain {PHOTOS} {RUN} --config.source.path=torn.tfrecord": r"torn\.tfrecord",
+    f"pretrain {PHOTOS} {RUN} --config.source.path=broken --config.schedule.batch=8 --config.views.max_bad_share=0.0": (
+        r"at most 0\.00% of the images may be undecodable\. Received \d of"
+    ),
+    f"pretrain {PHOTOS}:labelled {RUN} --config.source.path=broken": r"as in train/CLASS",
     f"classify {CIFAR} {RUN} --config.source.path=nowhere": r"nowhere",
     f"classify {CIFAR}:smoke {RUN} --config.norm_act.layer=evonorm_z9": r"evonorm_z9",
     f"classify {CIFAR}:smoke {RUN} --config.backbone.name=vgg": r"vgg",
@@ -60,7 +64,7 @@ CASES = {
     f"transfer {CELLS} {RUN} --config.train_data.input_path=nowhere-*": r"nowhere",
     f"transfer {CELLS}:smoke {RUN} --config.init=nowhere": r"nowhere",
     f"transfer {CELLS}:smoke {RUN} --config.norm_act.name=bn": r"'bn'",
-    f"transfer {CELLS}:smoke {RUN} --mode=export": r"checkpoint",
+    f"transfer {CELLS}:smoke {RUN} --mode=export": r"the folder of a run.*without config\.json",
     "prepare --format=coco --split=val --output=out --root=empty": r"takes --annotations and --images",
     "prepare --format=pascal --split=val --output=out": r"pascal",
     "prepare --format=voc --split=val --output=out --root=nowhere": r"nowhere",
@@ -79,7 +83,8 @@ CASES = {
     "convert --input=torn.zip --output=out": r"torn\.zip",
     f"search {SEARCH} {RUN} --config.source.path=nowhere": r"nowhere",
     f"search {SEARCH} {RUN} --mode=evolve": r"evolve",
-    f"search {SEARCH} --workdir=empty --mode=rerank": r"study|empty|search",
+    f"search {SEARCH} --workdir=empty --mode=rerank": r"the folder of a search.*empty",
+    f"search {SEARCH} {RUN} --mode=report": r"the folder of a search.*run",
     f"search {SEARCH}:smoke {RUN} --config.study.url=mysql+nothing://x": r"mysql",
     "demo --workdir=run --images=nowhere": r"nowhere",
     "benchmark faster": r"faster",
@@ -130,6 +135,11 @@ def world(folder):
         (folder / name).mkdir()
     (folder / "texts" / "a.jpg").write_text("not an image")
     (folder / "texts" / "a.json").write_text("[1, 2]")
+    (folder / "broken").mkdir()
+    for index in range(16):
+        noise = np.random.default_rng(index).integers(0, 255, (96, 96, 3)).astype(np.uint8)
+        encoded = tf.io.encode_jpeg(noise).numpy()
+        (folder / "broken" / f"{index}.jpg").write_bytes(encoded[:-400] if index % 4 == 0 else encoded)
     with zipfile.ZipFile(folder / "small.zip", "w") as file:
         for index in range(8):
             tiny = tf.io.encode_jpeg(np.full((8, 8, 3), index, np.uint8)).numpy()

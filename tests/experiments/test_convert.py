@@ -220,7 +220,7 @@ def test_files_of_something_else_are_told_what_they_lack(golden, tmp_path):
 def test_other_mistakes(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"Received .*nothing\.pth"):
         convert.convert(str(tmp_path / "nothing.pth"), str(tmp_path / "ours"))
-    with pytest.raises(FileNotFoundError, match=r"a folder with a checkpoint and config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"the --workdir of a run, with a checkpoint and config\.json"):
         convert.convert(str(tmp_path), str(tmp_path / "out.pth"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")

@@ -73,6 +73,8 @@ def test_mistakes_in_a_config(tmp_path):
         pretrain.optimizer(ConfigDict({"optimizer": {"name": "lion"}}), schedule)
     with pytest.raises(ValueError, match="Received 'votes'"):
         pretrain.evaluation(config, schedule, kind="votes")
+    with pytest.raises(ValueError, match=r"other images than it learns from\. Received one set for both"):
+        pretrain.evaluation(ConfigDict({**config, "evaluation": {}}), schedule, kind="knn")
     with pytest.raises(ValueError, match=r"Received 3 images and config\.schedule\.batch=4"):
         Schedule(images=3, batch=4, epochs=1, base_rate=1.0).steps  # noqa: B018
     with pytest.raises(ValueError, match="Received 'tiny'"):
@@ -89,6 +91,7 @@ def test_a_folder_holds_one_experiment(tmp_path):
     again.schedule.batch = 8
     with pytest.raises(ValueError, match=r"another config \(schedule.batch: 4 -> 8\)"):
         session.start_session(again, str(tmp_path), "train")
+    assert session.start_session(again, str(tmp_path), "export").config.schedule.batch == 4  # as the run was
 
 
 def test_a_wrong_flag_is_one_line(tmp_path):

@@ -105,6 +105,27 @@ def test_places_of_a_model_of_ones_own():
     assert places[0] == Place("bn1", ("act1",), True)
 
 
+def test_all_that_is_unclear_is_named_at_once():
+    x = images = tf.keras.Input((8, 8, 3))
+    for name in "abc":
+        x = layers.BatchNormalization(name=name)(x)
+        x = layers.Activation("relu", name=f"{name}1")(x) if name == "b" else layers.Lambda(lambda t: t * t)(x)
+    model = tf.keras.Model(images, x)
+    with pytest.raises(
+        ValueError, match=r"Received a, read by .* 1 others are alike: keep=\('a', 'c'\) keeps them all"
+    ):
+        norm_act_places(model)
+    assert [place.normalization for place in norm_act_places(model, keep=("a", "c"))] == ["b"]
+
+
+def test_wrong_arguments_are_told():
+    for norm_act in ("evonorm_s0", EvoNormB0(), small_model()):
+        with pytest.raises(TypeError, match="norm_act must be a class or function that makes a layer"):
+            replace_norm_act(small_model(), norm_act)
+    with pytest.raises(TypeError, match="a Keras model comes first"):
+        replace_norm_act("model", EvoNormB0)
+
+
 def test_model_of_ones_own():
     tf.keras.utils.set_random_seed(1)
     model = small_model()

@@ -176,7 +176,7 @@ def test_wrong_sources_are_refused(tmp_path, files):
         (lambda: data.source(tmp_path / "broken.zip"), ValueError, "Make it anew"),
         (lambda: data.source(small), ValueError, "sides of at least 32 pixels.*60x20"),
         (lambda: data.source(fake), ValueError, "a.jpg and others are none"),
-        (lambda: data.source(write(tmp_path / "ok", files), split="val"), ValueError, "split='val'"),
+        (lambda: data.source(write(tmp_path / "ok", files), split="val"), ValueError, "split='val' and .* has train"),
         (
             lambda: data.source(records(tmp_path / "b.tfrecord", files, "image")),
             ValueError,
@@ -184,6 +184,7 @@ def test_wrong_sources_are_refused(tmp_path, files):
         ),
         (lambda: data.source("tfds:no_such_set"), ValueError, "TFDS data set and split are needed"),
         (lambda: data.source(tmp_path / "ok", size=3), ValueError, "has no options"),
+        (lambda: data.pretrain_dataset(data.source("scenes"), size=96), ValueError, r"\(height, width\) .* size=96"),
         (lambda: batches(data.source(tmp_path / "ok"), 1, global_batch=0), ValueError, "must divide over the replicas"),
     ]:
         with pytest.raises(error, match=words):

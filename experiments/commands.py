@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import pathlib
 import runpy
 import sys
@@ -72,5 +73,7 @@ def installed(argument: str) -> str:
         return argument
     if not path.exists():
         known = sorted(config.stem for config in path.parent.glob("*.py"))
-        sys.exit(f"--config must be a file or one of {', '.join(known)}. Received {file!r}.")
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(known)}."
+        sys.exit(f"--config must be a file or the name of an installed config. Received {file!r}. {hint}")
     return f"{flag}={path}{colon}{variant}"

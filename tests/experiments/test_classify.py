@@ -14,7 +14,7 @@ from experiments.schedule import Schedule
 from tf_pixpro import data, loop
 
 IMAGENET = ["evonorm_r50", "evonorm_mobilenetv2", "evonorm_mnasnet", "evonorm_efficientnet_b0"]
-NAMES = [*(f"{name}_imagenet" for name in IMAGENET), "evonorm_r20_cifar10"]
+NAMES = [*(f"{name}_imagenet" for name in IMAGENET), "evonorm_r20_cifar10", "finetune_r18_photos"]
 
 
 def config_of(name, variant=""):

@@ -47,8 +47,10 @@ def test_a_file_of_the_users_comes_first(tmp_path, monkeypatch):
 
 
 def test_a_misspelt_config_is_told_the_names():
-    with pytest.raises(SystemExit, match=r"a file or one of .*pixpro_r18_photos.* Received 'pixpro_r18_foto'"):
+    with pytest.raises(SystemExit, match=r"Received 'pixpro_r18_foto'\. Did you mean pixpro_r18_photos\?"):
         commands.installed("--config=pixpro_r18_foto:smoke")
+    with pytest.raises(SystemExit, match=r"There are .*pixpro_r18_photos.*simclr_r50_imagenet"):
+        commands.installed("--config=zzz")
 
 
 def test_the_flag_and_its_value_may_be_two_words(monkeypatch):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from typing import Callable
 
 import numpy as np
 import tensorflow as tf
-from ml_collections import ConfigDict
 
+from experiments import session as sessions
 from tf_pixpro.augment import normalised
 
 
@@ -42,13 +41,8 @@ def classifier_network(workdir: str, name: str = "") -> FeatureNetwork:
     from experiments import classify  # Model Garden's vision part takes ten seconds to import
 
     folder = workdir.rstrip("/")
-    recorded = next((f for f in (folder, os.path.dirname(folder)) if tf.io.gfile.exists(f"{f}/config.json")), None)
-    if recorded is None:
-        raise FileNotFoundError(
-            f"the classifier must be the folder of a run. Received {workdir!r}, without config.json."
-        )
-    with tf.io.gfile.GFile(f"{recorded}/config.json") as file:
-        config = ConfigDict(json.load(file))
+    homes = (home for home in (folder, os.path.dirname(folder)) if tf.io.gfile.exists(f"{home}/config.json"))
+    config = sessions.recorded(next(homes, folder))
     size = tuple(config.evaluation.get("size") or config.views.size)
 
     def make():

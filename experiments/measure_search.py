@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import collections
-import json
 import pathlib
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from experiments import search, search_report, search_results
+from experiments import session as sessions
 
 
 def main(arguments):
@@ -46,7 +45,7 @@ def main(arguments):
 
 def opened(folder: pathlib.Path):
     """The study in a folder of a search."""
-    return search.open_study(ConfigDict(json.loads((folder / "config.json").read_text())), str(folder))
+    return search.open_study(sessions.recorded(str(folder)), str(folder))
 
 
 def within_equal_compute(lines: list) -> list:

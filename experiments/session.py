@@ -144,7 +144,7 @@ def recorded(workdir: str) -> ConfigDict:
     """
     path = os.path.join(workdir, "config.json")
     if not tf.io.gfile.exists(path):
-        raise FileNotFoundError(f"--workdir must be the folder of a run. Received {workdir!r}, without config.json.")
+        raise FileNotFoundError(f"the folder of a run is needed. Received {workdir!r}, without config.json.")
     with tf.io.gfile.GFile(path) as file:
         return ConfigDict(json.load(file))
 

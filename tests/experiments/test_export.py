@@ -79,5 +79,5 @@ def test_a_mistake_is_one_line(tmp_path):
     command = [sys.executable, "-m", "experiments.export", f"--workdir={tmp_path}", f"--output={tmp_path}/out"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 1
-    assert run.stderr.splitlines()[-1].startswith("export: --workdir must be the folder of a run.")
+    assert run.stderr.splitlines()[-1].startswith("export: the folder of a run is needed.")
     assert "Traceback" not in run.stderr

@@ -71,5 +71,5 @@ def test_mistakes(tmp_path):
         InceptionScore(0)
     with pytest.raises(ValueError, match=r"a covariance needs two rows\. Received 1"):
         moments(np.ones([1, 3])).covariance  # noqa: B018
-    with pytest.raises(FileNotFoundError, match="must be the folder of a run"):
+    with pytest.raises(FileNotFoundError, match="the folder of a run is needed"):
         classifier_network(str(tmp_path))

@@ -9,6 +9,7 @@ same command goes on.
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import signal
@@ -61,9 +62,11 @@ def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = No
         crew(search, workers, folder)
         search_results.known(candidate(config, folder, images), folder)
     if session.mode == "worker":
+        trial = candidate(config, folder, images_in(config, folder))
+        gc.freeze()  # the libraries stay; to look through them for garbage after each candidate took a twentieth of the time
         done = study.work(
             search,
-            candidate(config, folder, images_in(config, folder)),
+            trial,
             config.restart_after,
             stop=lambda: parent is not None and os.getppid() != parent,
         )

@@ -73,8 +73,9 @@ class Candidate:
         try:
             scores, reason = self._scores(graph, clock, numbers)
         finally:
-            tf.keras.backend.clear_session()
-            gc.collect()
+            with clock("clearing"):
+                tf.keras.backend.clear_session()
+                gc.collect()
         return Outcome(scores, reason, numbers, dict(seconds))
 
     def _scores(self, graph, clock, numbers):

@@ -153,8 +153,8 @@ def images_in(config, folder: str, rerank: bool = False) -> proxy.Images:
         name: os.path.join(folder, f"images_{name}.npy") for name in ("train", "train_labels", "test", "test_labels")
     }
     if not all(os.path.exists(path) for path in paths.values()):
-        for name, changed in (("train", {}), ("test", config.test)):
-            source = sessions.build(data.source, name, {**config.source, **changed})
+        for name, section, changed in (("train", "source", {}), ("test", "test", config.test)):
+            source = sessions.build(data.source, section, {**config.source, **changed})
             side = config.images.size
             rows = list(data.labelled_dataset(source, (side, side), 256, margin=1.0))
             for kind, part in (("image", name), ("label", f"{name}_labels")):

@@ -83,6 +83,9 @@ def main(session: sessions.Session):
     task = make_task(config, schedule, params, session.workdir)
     if session.mode == "export":
         return export(task, params, session.workdir), {}
+    for name, mode in (("train_data", "train"), ("validation_data", "eval")):
+        if mode in session.mode:
+            _check_records(name, params.as_dict()[name]["input_path"])
     experiment = loop.experiment_config(schedule.steps, schedule.batch, dict(config.trainer), dict(config.runtime))
     if session.chief:
         print(f"{config.model.kind}, {schedule.steps} steps of {schedule.batch}, into {session.workdir}", flush=True)
@@ -286,6 +289,16 @@ def drawn_records(config, folder, train=8, validation=4, size=(128, 128), object
         section.input_path = os.path.join(folder, f"{name}-*.tfrecord")
     if "scores" in config:
         config.scores.annotation_file = os.path.join(folder, "validation_annotations.json")
+
+
+def _check_records(section, patterns):
+    patterns = patterns.split(",") if isinstance(patterns, str) else list(patterns or ())
+    missing = [pattern for pattern in patterns if pattern and not tf.io.gfile.glob(pattern)]
+    if missing:
+        raise FileNotFoundError(
+            f"config.{section}.input_path must name records that are there. Received {', '.join(missing)}, which matches no file, seen from "
+            f"{os.getcwd()}. Make them with python -m experiments.prepare, or pass their path."
+        )
 
 
 def _plain(section):

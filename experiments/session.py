@@ -207,6 +207,8 @@ def _parse(argv):
     """Flags of a command line; whatever the config file or an override has wrong becomes one line."""
     try:
         return flags.FLAGS(argv)
+    except SystemExit as end:  # absl tells of its help as a failure
+        sys.exit(0 if any(argument.lstrip("-").startswith("help") for argument in argv[1:]) else end.code)
     except Exception as error:
         text = _line(error)
         if isinstance(error, (AttributeError, KeyError)):

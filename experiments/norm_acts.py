@@ -40,9 +40,8 @@ def norm_act(layer: str = "bn_relu", **options):
     if layer == "default" and not options:
         return None
     if layer not in LAYERS:
-        raise ValueError(
-            f"config.norm_act.layer must be default or one of {', '.join(LAYERS)}. Received layer={layer!r} with {options}."
-        )
+        given = f"layer={layer!r}" + (f" with {options}" if options else "")
+        raise ValueError(f"config.norm_act.layer must be default or one of {', '.join(LAYERS)}. Received {given}.")
     if layer.startswith(("gn_", "evonorm_s")):
         options = {"groups": "auto", **options}
     make = functools.partial(LAYERS[layer], **options)

@@ -59,10 +59,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.9,<3.13",
-    packages=find_packages(include=["tf_pixpro*", "tf_evonorm*", "experiments"]),
-    package_data={"tf_pixpro": ["py.typed"], "tf_evonorm": ["py.typed"], "experiments": ["configs/*.py"]},
+    packages=find_packages(include=["tf_pixpro*", "tf_evonorm*", "experiments*"]),
+    package_data={"tf_pixpro": ["py.typed"], "tf_evonorm": ["py.typed"]},
     entry_points={
-        "console_scripts": ["tf-pixpro = experiments.commands:pixpro", "tf-evonorm = experiments.commands:evonorm"]
+        "console_scripts": [
+            "tf-pixpro = experiments.launch.commands:pixpro",
+            "tf-evonorm = experiments.launch.commands:evonorm",
+        ]
     },
     install_requires=[*TENSORFLOW, "pillow"],  # Pillow finds the images that cannot be read
     extras_require=EXTRAS,

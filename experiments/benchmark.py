@@ -4,13 +4,13 @@ import importlib
 import sys
 
 MEASUREMENTS = {
-    "pretrain-step": "experiments.measure_pretrain_step",
-    "input": "experiments.measure_input",
-    "layers": "experiments.measure_layers",
-    "batch-sizes": "experiments.measure_batch_sizes",
-    "synthesis": "experiments.measure_synthesis",
-    "pretext": "experiments.measure_pretext",
-    "search": "experiments.measure_search",
+    "pretrain-step": "experiments.benchmarks.pretrain_step",
+    "input": "experiments.benchmarks.input_pipeline",
+    "layers": "experiments.benchmarks.layers",
+    "batch-sizes": "experiments.studies.batch_sizes",
+    "synthesis": "experiments.studies.gan_layers",
+    "pretext": "experiments.studies.pretext_tasks",
+    "search": "experiments.studies.search_methods",
 }
 
 

@@ -1,6 +1,6 @@
 """Trains an image classifier: any backbone, any normalization and activation; ImageNet, CIFAR-10 or your own folder of images.
 
-python -m experiments.classify --config=experiments/configs/evonorm_r20_cifar10.py --config.source.path=cifar10.zip --workdir=workdir/cifar
+python -m experiments.classify --config=experiments/configs/classify/evonorm_r20_cifar10.py --config.source.path=cifar10.zip --workdir=workdir/cifar
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ import functools
 
 import tensorflow as tf
 
-from experiments import session as sessions
-from experiments.norm_acts import norm_act
-from experiments.schedule import Schedule, intervals
+from experiments.launch import session as sessions
+from experiments.launch.schedule import Schedule, intervals
 from tf_evonorm import backbones
-from tf_pixpro import data, loop
+from tf_evonorm.layers.named import norm_act
+from tf_pixpro import data
 from tf_pixpro.checkpoints import save_backbone
+from tf_pixpro.train import loop
 from tf_pixpro.transfer.classification import ClassificationTask, classifier, half_squared_norm, training_view
-from tf_pixpro.transfer.frozen import Frozen
+from tf_pixpro.transfer.models.frozen import Frozen
 
 
 def main(session: sessions.Session):
@@ -24,13 +25,13 @@ def main(session: sessions.Session):
 
     The sections of its config, in data order, are the keyword arguments of: source: `data.source`; held_out: what changes of it for the
     images to be evaluated on; max_bad_share: of `data.training_dataset`, for both; views: `tf_pixpro.transfer.classification.training_view`; evaluation: `held_out_images`; norm_act:
-    `experiments.norm_acts.norm_act`; backbone: the function of `tf_evonorm.backbones` that `name` names; init: checkpoint of the
+    `tf_evonorm.layers.named.norm_act`; backbone: the function of `tf_evonorm.backbones` that `name` names; init: checkpoint of the
     backbone, if any; freeze: `Frozen`, if only the classifier learns; head: `classifier`; schedule: `Schedule`; rate:
     `learning_rate`; warmup: `warmup`; optimizer: Model Garden's optimizer of the type that `type` names; average: its EMAConfig, or
     None; trainer: `intervals`; runtime: its RuntimeConfig.
 
     Returns:
-      (model, results), see `tf_pixpro.loop.run`.
+      (model, results), see `tf_pixpro.train.loop.run`.
     """
     config, build = session.config, sessions.build
     source = build(data.source, "source", config.source)

@@ -19,14 +19,15 @@ from ml_collections import config_flags
 from official.core import config_definitions
 from official.modeling import performance
 
-from experiments import session as sessions
-from experiments.configs import pixpro_r50_imagenet
+from experiments.configs.pretrain import pixpro_r50_imagenet
+from experiments.launch import session as sessions
+from experiments.launch.schedule import Schedule
 from experiments.pretrain import optimizer, pretext_model
-from experiments.schedule import Schedule
+from tf_evonorm.atomic import whole
 from tf_evonorm.backbones import resnet
-from tf_pixpro import authors, pth, save_backbone
-from tf_pixpro.training import PixProTask
-from tf_pixpro.whole import whole
+from tf_pixpro import save_backbone
+from tf_pixpro.checkpoints import pth, pytorch_names
+from tf_pixpro.train.pretext_task import PixProTask
 
 IMAGENET = 1281167  # images of its training set
 # Options of the authors' training files, and where they stand in a config.
@@ -74,7 +75,7 @@ def convert(input, output, config=None, images=None) -> str:
         with whole(output) as partial:
             if not any(name.startswith("encoder.") for name in state):
                 return f"{output}: {_encoder(state, partial)}"
-            config = config or _config(authors.model_arguments(state), others["opt"])
+            config = config or _config(pytorch_names.model_arguments(state), others["opt"])
             return f"{output}: {_run_folder(state, others, partial, config, images)}"
     except ValueError as error:
         raise ValueError(f"{input!r} does not hold what it should: {error}") from error
@@ -98,14 +99,14 @@ def _state(tree, path):
     opt = others.get("opt") or {}
     if not isinstance(opt, dict):
         raise ValueError(f"{path!r} must hold its options as a namespace. Received {type(opt).__name__}.")
-    return authors.stripped(tree), {**others, "opt": opt}
+    return pytorch_names.stripped(tree), {**others, "opt": opt}
 
 
 def _encoder(state, output):
     """A ResNet alone; its classifier is left."""
     state = {name: value for name, value in state.items() if not name.startswith("fc.")}
-    encoder = resnet(**authors.encoder_arguments(state))
-    authors.load(authors.encoder_names(encoder), state)
+    encoder = resnet(**pytorch_names.encoder_arguments(state))
+    pytorch_names.load(pytorch_names.encoder_names(encoder), state)
     save_backbone(encoder, os.path.join(output, "backbone"))
     return f"{encoder.name}, {encoder.count_params():,} numbers"
 
@@ -114,13 +115,13 @@ def _run_folder(state, others, output, config, images):
     opt = others["opt"]
     schedule = _schedule(config, images or _option(opt, "num_instances", IMAGENET))
     model, rule = _objects(config, schedule)
-    authors.load(authors.names(model), state)
+    pytorch_names.load(pytorch_names.names(model), state)
     step = _step(others, schedule)
     what = "weights"
     left = [f"{name}={opt[name]}" for name, ours in FIXED.items() if opt.get(name, ours) != ours]
     inner = getattr(rule, "inner_optimizer", rule)
     if "optimizer" in others and not left and hasattr(inner, "buffer_of"):
-        authors.load_buffers(model, inner, others["optimizer"])
+        pytorch_names.load_buffers(model, inner, others["optimizer"])
         what = "weights and momentum buffers"
     model.momentum_step.assign(step)
     rule.iterations.assign(step)
@@ -147,11 +148,11 @@ def _to_pth(folder, path, config, images):
     checkpoint = tf.train.Checkpoint(model=model, optimizer=rule, global_step=step)
     checkpoint.read(latest).expect_partial().assert_existing_objects_matched()
     rule, step = getattr(rule, "inner_optimizer", rule), int(step)
-    tree = {"opt": _options(config, images), "model": authors.state(model, batches=2 * step)}
+    tree = {"opt": _options(config, images), "model": pytorch_names.state(model, batches=2 * step)}
     tree |= {"epoch": step // schedule.epoch, "scheduler": {"last_epoch": step}}
     if hasattr(rule, "buffer_of"):
         rate = float(schedule.rate(step))
-        tree["optimizer"] = authors.buffers(model, rule, lr=rate, initial_lr=schedule.peak)
+        tree["optimizer"] = pytorch_names.buffers(model, rule, lr=rate, initial_lr=schedule.peak)
     pth.write(path, tree)
     return f"{len(tree['model'])} entries at step {step}"
 

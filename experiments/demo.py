@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from ml_collections import config_flags
 from PIL import Image
 
-from experiments import finetune, pretrain
-from experiments import session as sessions
+from experiments import pretrain
+from experiments.launch import session as sessions
+from experiments.studies import few_labels
 from tf_pixpro import data, export_encoder, load_backbone, positive_mask
-from tf_pixpro.pictures import correspondence_figure, similarity_figure
+from tf_pixpro.pretext.figures import correspondence_figure, similarity_figure
 
 _SHOWN = 4
 
@@ -91,26 +92,26 @@ def compare(config, pretrained: str, workdir: str):
       {'from scratch': [mIoU of each seed], 'pre-trained': [...]}).
     """
     labels, settings = config.labels, dict(config.finetune)
-    held_out = finetune.labelled_scenes(labels.held_out, labels.size, seed=config.seed + 2000)
+    held_out = few_labels.labelled_scenes(labels.held_out, labels.size, seed=config.seed + 2000)
     seeds = range(settings.pop("seeds"))
     rows = {"from scratch": [], "pre-trained": []}
     examples = {"scene": held_out[0][:_SHOWN], "labels": held_out[1][:_SHOWN]}
     print(f"2. Training a segmentation head and the encoder on {labels.scenes} labelled scenes, {2 * len(seeds)} times")
     for seed in seeds:
-        train = finetune.labelled_scenes(labels.scenes, labels.size, seed=config.seed + 1000 + seed)
+        train = few_labels.labelled_scenes(labels.scenes, labels.size, seed=config.seed + 1000 + seed)
         for start, scores in rows.items():
             tf.keras.utils.set_random_seed(seed)
             encoder = pretrain.pretext_model(config, steps=None).encoder
             if start == "pre-trained":
                 load_backbone(encoder, pretrained)
-            model = finetune.segmenter(encoder, config.model.level, labels.size)
+            model = few_labels.segmenter(encoder, config.model.level, labels.size)
             log_dir = os.path.join(workdir, "finetune", f"{start.replace(' ', '_')}-{seed}")
             scores.append(
-                finetune.fit_and_score(
+                few_labels.fit_and_score(
                     model, train, held_out, seed, log_dir=log_dir, title=f"seed {seed}, {start}", **settings
                 )
             )
-            examples[start] = finetune.predicted(model, examples["scene"])
+            examples[start] = few_labels.predicted(model, examples["scene"])
     return examples, rows
 
 

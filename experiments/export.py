@@ -4,7 +4,7 @@ Of a pre-training run it is the encoder, which gives features (of one with a pyr
 classifier, which gives classes; of a run of `experiments.synthesize` the averaged generator, which gives images.
 
 python -m experiments.export --workdir=workdir/photos --output=workdir/photos/saved_model
-python -m experiments.export --checkpoint=backbone --config=experiments/configs/pixpro_r50_imagenet.py --output=saved_model
+python -m experiments.export --checkpoint=backbone --config=experiments/configs/pretrain/pixpro_r50_imagenet.py --output=saved_model
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import os
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import session as sessions
 from experiments.classify import restored
+from experiments.launch import session as sessions
 from experiments.pretrain import pretext_encoder
 from experiments.synthesize import export_synthesis
 from tf_pixpro import export_encoder

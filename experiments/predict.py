@@ -17,9 +17,9 @@ from PIL import Image, ImageColor, ImageDraw
 from pycocotools import mask as run_lengths
 from tqdm import tqdm
 
-from experiments import session as sessions
-from tf_pixpro.transfer import pasting
-from tf_pixpro.whole import whole
+from experiments.launch import session as sessions
+from tf_evonorm.atomic import whole
+from tf_pixpro.transfer import paste_back
 
 KINDS = (".jpg", ".jpeg", ".png")
 
@@ -70,7 +70,7 @@ def predict(saved_model, images, output, threshold=0.5, annotations=None, limit=
         stem = os.path.splitext(name)[0]
         stem = os.path.join(output, stem if stems[stem] == 1 else name)
         if described["kind"] == "segmenter":
-            classes = pasting.classes(outputs["logits"], outputs["image_info"])
+            classes = paste_back.classes(outputs["logits"], outputs["image_info"])
             found = _segments(classes)
             Image.fromarray(classes.astype(np.uint8)).save(f"{stem}_classes.png")
         else:
@@ -138,7 +138,7 @@ def _numbers(images, annotations):
 
 def _detections(outputs, size):
     entries = []
-    boxes = pasting.boxes(outputs["detection_boxes"], outputs["image_info"])
+    boxes = paste_back.boxes(outputs["detection_boxes"], outputs["image_info"])
     for index in range(int(outputs["num_detections"])):
         x, y, width, height = (round(float(value), 2) for value in boxes[index])
         if width <= 0 or height <= 0:
@@ -149,7 +149,7 @@ def _detections(outputs, size):
             "score": round(float(outputs["detection_scores"][index]), 5),
         }
         if "detection_masks" in outputs:
-            entry["segmentation"] = _outline(pasting.mask(outputs["detection_masks"][index], boxes[index], size))
+            entry["segmentation"] = _outline(paste_back.mask(outputs["detection_masks"][index], boxes[index], size))
         entries.append(entry)
     return entries
 

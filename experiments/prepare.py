@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from absl import flags
 
-from experiments import session as sessions
-from tf_pixpro.transfer import data
+from experiments.launch import session as sessions
+from tf_pixpro.transfer import records
 
 
 def prepare(
@@ -44,12 +44,12 @@ def prepare(
       progress: whether to draw a bar.
 
     Returns:
-      The summary, see `tf_pixpro.transfer.data.write_records`.
+      The summary, see `tf_pixpro.transfer.records.write_records`.
 
     Raises:
       ValueError: if arguments of another format are given, or as the readers say.
     """
-    problems = data.Problems(strict)
+    problems = records.Problems(strict)
     wanted = {"images", "annotations"} if format == "coco" else {"root"}
     given = {key for key, value in {"root": root, "images": images, "annotations": annotations}.items() if value}
     if given != wanted or (names and format != "voc"):
@@ -59,19 +59,21 @@ def prepare(
             f"{' --names' if names else ''}."
         )
     if format == "coco":
-        pictures, categories = data.coco(images, annotations, problems)
+        pictures, categories = records.coco(images, annotations, problems)
     elif format == "voc":
         pictures = []
         for folder in [root] if isinstance(root, str) else root:
-            more, categories = data.voc(
-                folder, split, problems, names or data.VOC, first=pictures[-1].number + 1 if pictures else 1
+            more, categories = records.voc(
+                folder, split, problems, names or records.VOC, first=pictures[-1].number + 1 if pictures else 1
             )
             pictures += more
     else:
-        pictures, categories = {"cityscapes": data.cityscapes, "camvid": data.camvid}[format](root, split, problems)
+        pictures, categories = {"cityscapes": records.cityscapes, "camvid": records.camvid}[format](
+            root, split, problems
+        )
     if share < 1:
-        pictures = data.fraction(pictures, share)
-    return data.write_records(pictures, categories, output, name or split, problems, shards, progress)
+        pictures = records.fraction(pictures, share)
+    return records.write_records(pictures, categories, output, name or split, problems, shards, progress)
 
 
 def _run():

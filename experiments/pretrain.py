@@ -1,6 +1,6 @@
 """Pre-trains an encoder with PixPro: images in, checkpoints, a Model Garden backbone and summaries out.
 
-python -m experiments.pretrain --config=experiments/configs/pixpro_r18_photos.py --config.source.path=photos.zip --workdir=workdir/photos
+python -m experiments.pretrain --config=experiments/configs/pretrain/pixpro_r18_photos.py --config.source.path=photos.zip --workdir=workdir/photos
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import functools
 
 import tensorflow as tf
 
-from experiments import session as sessions
-from experiments.schedule import OPTIMIZERS, Schedule, intervals
+from experiments.launch import session as sessions
+from experiments.launch.schedule import OPTIMIZERS, Schedule, intervals
 from tf_evonorm import BatchNormAct
 from tf_evonorm.backbones import resnet
-from tf_pixpro import BYOL, PixContrast, PixelPropagation, PixPro, ProjectionHead, SimCLR, data, probe
-from tf_pixpro.loop import experiment_config
-from tf_pixpro.training import PixProTask, Probe, pretrain
+from tf_pixpro import BYOL, PixContrast, PixelPropagation, PixPro, ProjectionHead, SimCLR, data
+from tf_pixpro.pretext import probe
+from tf_pixpro.train.loop import experiment_config
+from tf_pixpro.train.pretext_task import PixProTask, Probe, pretrain
 
 MODELS = {"pixpro": PixPro, "pixcontrast": PixContrast}
 INSTANCES = {"byol": BYOL, "simclr": SimCLR}
@@ -31,7 +32,7 @@ def main(session: sessions.Session):
     functions below; runtime: Model Garden's `RuntimeConfig`.
 
     Returns:
-      (model, results), see `tf_pixpro.training.pretrain`.
+      (model, results), see `tf_pixpro.train.pretext_task.pretrain`.
     """
     config, build = session.config, sessions.build
     source = build(data.source, "source", config.source)
@@ -70,7 +71,7 @@ def pretext_model(config, steps: int) -> PixPro:
     """The model of a config, for a run of that many steps; new weights.
 
     The section `model` names its kind, `pixpro` (the default) or `pixcontrast`; a section `instance` adds the term that it names, `byol`
-    or `simclr`; a section `pyramid` puts `tf_pixpro.transfer.pyramid.pyramid` on the encoder.
+    or `simclr`; a section `pyramid` puts `tf_pixpro.transfer.models.detectors.pyramid.pyramid` on the encoder.
     """
     build, parts, settings = sessions.build, {}, {"name": "pixpro", **config.model}
     if settings.get("pixel_weight", 1.0):
@@ -89,7 +90,9 @@ def pretext_encoder(config) -> tf.keras.Model:
     encoder = build(resnet, "encoder", config.get("encoder"), norm_act=norm_act)
     if "pyramid" not in config:
         return encoder
-    from tf_pixpro.transfer.pyramid import pyramid  # Model Garden's vision part takes ten seconds to import
+    from tf_pixpro.transfer.models.detectors.pyramid import (
+        pyramid,  # Model Garden's vision part takes ten seconds to import
+    )
 
     return build(pyramid, "pyramid", config.pyramid, backbone=encoder)
 

@@ -1,6 +1,6 @@
 """Searches normalization-activation layers: a study in a database, workers on this machine or many, report, re-ranking, the layer as a file.
 
-python -m experiments.search --config=experiments/configs/evonorm_b_small.py --config.source.path=cifar10.zip --workdir=workdir/search --workers=2
+python -m experiments.search --config=experiments/configs/search/evonorm_b_small.py --config.source.path=cifar10.zip --workdir=workdir/search --workers=2
 
 A second machine joins with the same command, where --config.study.url names a database server. Anything may be killed at any time; the
 same command goes on.
@@ -24,15 +24,15 @@ from absl import flags
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from experiments import search_report, search_results
-from experiments import session as sessions
-from tf_evonorm.search import proxy, study
-from tf_evonorm.search.candidate import Candidate
-from tf_evonorm.search.checks import Checks
-from tf_evonorm.search.evolution import Rules
-from tf_evonorm.search.graph import Space
-from tf_evonorm.search.primitives import Protection
-from tf_evonorm.search.rejection import Quality, Stability
+from experiments.launch import session as sessions
+from tf_evonorm.search.space.checks import Checks
+from tf_evonorm.search.space.graph import Space
+from tf_evonorm.search.space.primitives import Protection
+from tf_evonorm.search.study import report, results, study
+from tf_evonorm.search.study.evolution import Rules
+from tf_evonorm.search.trial import proxy_task
+from tf_evonorm.search.trial.candidate import Candidate
+from tf_evonorm.search.trial.rejection import Quality, Stability
 from tf_pixpro import data
 
 MODES = ("search", "worker", "report", "rerank", "export")
@@ -60,7 +60,7 @@ def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = No
     if session.mode == "search":
         images = images_in(config, folder)  # once, before all workers want them
         crew(search, workers, folder)
-        search_results.known(candidate(config, folder, images), folder)
+        results.known(candidate(config, folder, images), folder)
     if session.mode == "worker":
         trial = candidate(config, folder, images_in(config, folder))
         gc.freeze()  # the libraries stay; to look through them for garbage after each candidate took a twentieth of the time
@@ -75,11 +75,11 @@ def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = No
         longer = candidate(config, folder, images_in(config, folder, rerank=True), dict(config.rerank.training))
         if session.mode == "rerank":
             settings = {key: value for key, value in config.rerank.items() if key != "training"}
-            sessions.build(search_results.rerank, "rerank", settings, search=search, candidate=longer, folder=folder)
+            sessions.build(results.rerank, "rerank", settings, search=search, candidate=longer, folder=folder)
         else:
-            print(search_results.export(search, longer, folder))
+            print(results.export(search, longer, folder))
             return
-    print(search_report.report(search, folder))
+    print(report.report(search, folder))
 
 
 def open_study(config, folder: str) -> study.Study:
@@ -123,7 +123,7 @@ def anchors(kind: str = "small", names=None, **widths):
     Raises:
       ValueError: an unknown kind or name.
     """
-    kinds = {"paper": proxy.paper_anchors, "small": proxy.small_anchors}
+    kinds = {"paper": proxy_task.paper_anchors, "small": proxy_task.small_anchors}
     if kind not in kinds:
         raise ValueError(f"config.anchors.kind must be paper or small. Received kind={kind!r}.")
     made = {anchor.name: anchor for anchor in kinds[kind](**widths)}
@@ -139,7 +139,7 @@ def candidate(config, folder, images, training=None) -> Candidate:
     return Candidate(
         images,
         build(anchors, "anchors", config.anchors),
-        build(proxy.Training, "training", {**config.training, **(training or {})}),
+        build(proxy_task.Training, "training", {**config.training, **(training or {})}),
         **{name: None if config[name] is None else build(test, name, config[name]) for name, test in tests.items()},
         look=config.look,
         layer=dict(config.layer),
@@ -147,7 +147,7 @@ def candidate(config, folder, images, training=None) -> Candidate:
     )
 
 
-def images_in(config, folder: str, rerank: bool = False) -> proxy.Images:
+def images_in(config, folder: str, rerank: bool = False) -> proxy_task.Images:
     """The images of a config, decoded once into the folder: for the search, or (rerank) all of them and the test images."""
     paths = {
         name: os.path.join(folder, f"images_{name}.npy") for name in ("train", "train_labels", "test", "test_labels")
@@ -165,7 +165,7 @@ def images_in(config, folder: str, rerank: bool = False) -> proxy.Images:
     return sessions.build(split, "images", config.images, seed=config.seed, rerank=rerank, **arrays)
 
 
-def split(train, train_labels, test, test_labels, seed, rerank, size=32, held_out=1000) -> proxy.Images:
+def split(train, train_labels, test, test_labels, seed, rerank, size=32, held_out=1000) -> proxy_task.Images:
     """Images to train on and to measure on.
 
     Args:
@@ -180,12 +180,14 @@ def split(train, train_labels, test, test_labels, seed, rerank, size=32, held_ou
     """
     classes = int(max(train_labels.max(), test_labels.max())) + 1
     if rerank:
-        return proxy.Images(train, train_labels, test, test_labels, classes)
+        return proxy_task.Images(train, train_labels, test, test_labels, classes)
     if not 0 < held_out < len(train):
         raise ValueError(f"config.images.held_out must leave images of {len(train)}. Received held_out={held_out}.")
     order = np.random.default_rng(seed).permutation(len(train))
     parts = [np.ascontiguousarray(array[order]) for array in (train, train_labels)]
-    return proxy.Images(parts[0][held_out:], parts[1][held_out:], parts[0][:held_out], parts[1][:held_out], classes)
+    return proxy_task.Images(
+        parts[0][held_out:], parts[1][held_out:], parts[0][:held_out], parts[1][:held_out], classes
+    )
 
 
 def crew(search: study.Study, workers: int, folder: str):
@@ -223,11 +225,11 @@ def crew(search: study.Study, workers: int, folder: str):
                     if deaths[core] >= _DEATHS:
                         raise ValueError(f"a worker died {_DEATHS} times in a row. Received {_tail(folder, core)}")
                     running[core] = start(core)
-            finished = search_results.finished(search)
+            finished = results.finished(search)
             first = len(finished) if first is None else first
             bar.n = len(finished)
             rate = 3600 * (len(finished) - first) / (time.time() - begun)
-            bar.set_postfix_str(search_results.progress(search, rate))
+            bar.set_postfix_str(results.progress(search, rate))
     finally:
         for worker in running.values():
             worker.kill()

@@ -1,6 +1,6 @@
 """Trains a class-conditional generator: BigGAN-deep with any normalization, on ImageNet, CIFAR-10 or your own folder of images.
 
-python -m experiments.synthesize --config=experiments/configs/biggan_32_cifar10.py --config.source.path=cifar10.zip --workdir=workdir/gan
+python -m experiments.synthesize --config=experiments/configs/synthesize/biggan_32_cifar10.py --config.source.path=cifar10.zip --workdir=workdir/gan
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import os
 
 import tensorflow as tf
 
-from experiments import gan_scores
-from experiments import session as sessions
-from experiments.gan_export import export_generator
-from experiments.gan_pictures import SamplePictures
-from experiments.gan_task import AdversarialTask, Adversaries, Scores, StopAtCollapse
-from experiments.norm_acts import norm_act
+from experiments.gan import scores as gan_scores
+from experiments.gan.export import export_generator
+from experiments.gan.samples import SamplePictures
+from experiments.gan.task import AdversarialTask, Adversaries, Scores, StopAtCollapse
+from experiments.launch import session as sessions
 from tf_evonorm import biggan
-from tf_pixpro import data, loop
-from tf_pixpro.augment import DEVIATION, MEAN, centre_view
-from tf_pixpro.transfer.precise import PreciseNorm, moving_statistics
+from tf_evonorm.layers.named import norm_act
+from tf_pixpro import data
+from tf_pixpro.train import loop
+from tf_pixpro.train.precise_bn import PreciseNorm, moving_statistics
+from tf_pixpro.views.augment import DEVIATION, MEAN, centre_view
 
 
 def main(session: sessions.Session):
@@ -27,7 +28,7 @@ def main(session: sessions.Session):
 
     The sections of its config, in data order, are the keyword arguments of: source: `data.source`; held_out: what changes of it for the
     images that generated ones are compared with; images: size (height = width, pixels) and flip (probability); norm_act:
-    `experiments.norm_acts.norm_act`; generator, discriminator: the functions of `tf_evonorm.biggan`; schedule: steps and batch (images
+    `tf_evonorm.layers.named.norm_act`; generator, discriminator: the functions of `tf_evonorm.biggan`; schedule: steps and batch (images
     per step over all replicas); optimizers: generator and discriminator, each of `tf.keras.optimizers.Adam`; training:
     `AdversarialTask`; collapse_steps: of `StopAtCollapse`; precise_norm_steps: batches over which moving statistics of the averaged
     generator are taken anew; scores: `scores`; pictures: rows and columns of `SamplePictures`; trainer, runtime: Model Garden's.
@@ -35,7 +36,7 @@ def main(session: sessions.Session):
     Without scores, train_and_eval is train.
 
     Returns:
-      (`Adversaries`, results), see `tf_pixpro.loop.run`.
+      (`Adversaries`, results), see `tf_pixpro.train.loop.run`.
     """
     config, build = session.config, sessions.build
     source = build(data.source, "source", config.source)

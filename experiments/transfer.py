@@ -1,7 +1,7 @@
 """Trains a detector or a segmenter from an encoder: records of annotated images in, checkpoints and scores out.
 
-python -m experiments.transfer --config=experiments/configs/bccd_retinanet_r18.py --workdir=workdir/bccd
-python -m experiments.transfer --config=experiments/configs/camvid_fcn_r18.py --config.init=workdir/photos/backbone --workdir=workdir/camvid
+python -m experiments.transfer --config=experiments/configs/transfer/bccd_retinanet_r18.py --workdir=workdir/bccd
+python -m experiments.transfer --config=experiments/configs/transfer/camvid_fcn_r18.py --config.init=workdir/photos/backbone --workdir=workdir/camvid
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from official.vision.configs import retinanet as retinanet_configs
 from official.vision.configs import semantic_segmentation as segmentation_configs
 
 import tf_evonorm
-from experiments import session as sessions
-from experiments.schedule import OPTIMIZERS
+from experiments.launch import session as sessions
+from experiments.launch.schedule import OPTIMIZERS
 from tf_evonorm import backbones
-from tf_pixpro import WarmupCosine, WarmupStep, loop, save_backbone
-from tf_pixpro.transfer import c4, data, models, serving, tasks
-from tf_pixpro.transfer.frozen import Frozen
-from tf_pixpro.transfer.precise import PreciseNorm
+from tf_pixpro import WarmupCosine, WarmupStep, save_backbone
+from tf_pixpro.train import loop
+from tf_pixpro.train.precise_bn import PreciseNorm
+from tf_pixpro.transfer import records, serving, tasks
+from tf_pixpro.transfer.models import c4, detectors
+from tf_pixpro.transfer.models.frozen import Frozen
 
 ENCODERS = {
     "resnet": backbones.resnet,
@@ -50,11 +52,11 @@ class Kind:
 
 
 KINDS = {
-    "retinanet": Kind(retinanet_configs.RetinaNetTask, models.retinanet, tasks.RetinaNetTask),
-    "mask_rcnn": Kind(rcnn_configs.MaskRCNNTask, models.mask_rcnn, tasks.MaskRCNNTask),
+    "retinanet": Kind(retinanet_configs.RetinaNetTask, detectors.retinanet, tasks.RetinaNetTask),
+    "mask_rcnn": Kind(rcnn_configs.MaskRCNNTask, detectors.mask_rcnn, tasks.MaskRCNNTask),
     "mask_rcnn_c4": Kind(rcnn_configs.MaskRCNNTask, c4.mask_rcnn_c4, tasks.MaskRCNNTask, any_size=True),
     "segmenter": Kind(
-        segmentation_configs.SemanticSegmentationTask, models.segmenter, tasks.SegmentationTask, any_size=True
+        segmentation_configs.SemanticSegmentationTask, detectors.segmenter, tasks.SegmentationTask, any_size=True
     ),
 }
 
@@ -63,7 +65,7 @@ def main(session: sessions.Session):
     """Runs one experiment.
 
     The sections of its config, in data order: scenes: `drawn_records`, instead of records of one's own; train_data, validation_data:
-    Model Garden's DataConfig; scores: annotation_file and kind, see `tf_pixpro.transfer.scores`; norm_act: name, reach ('backbone' or
+    Model Garden's DataConfig; scores: annotation_file and kind, see `tf_pixpro.transfer.average_precision`; norm_act: name, reach ('backbone' or
     'all') and the layer's arguments; encoder: name and the backbone's arguments; model: kind, the builder's own arguments (fcn) and
     Model Garden's model configuration; losses: its losses; init: checkpoint of the encoder, '' for none; init_modules: what is read of
     it, ('backbone',) by default, with 'decoder' and 'head' after a pre-training with `pyramid`; freeze: `Frozen`, if the encoder
@@ -284,8 +286,10 @@ def drawn_records(config, folder, train=8, validation=4, size=(128, 128), object
     """Draws synthetic scenes, writes their records and puts their paths into the config."""
     for number, (name, count) in enumerate((("train", train), ("validation", validation))):
         section = config[f"{name}_data"]
-        pictures, categories = data.scenes(os.path.join(folder, name), count, number, tuple(size), tuple(objects))
-        data.write_records(pictures, categories, folder, name, data.Problems(strict=True), shards=2, progress=False)
+        pictures, categories = records.scenes(os.path.join(folder, name), count, number, tuple(size), tuple(objects))
+        records.write_records(
+            pictures, categories, folder, name, records.Problems(strict=True), shards=2, progress=False
+        )
         section.input_path = os.path.join(folder, f"{name}-*.tfrecord")
     if "scores" in config:
         config.scores.annotation_file = os.path.join(folder, "validation_annotations.json")

@@ -2,7 +2,7 @@
 
 from reference import notes
 
-from tf_pixpro import authors
+from tf_pixpro.checkpoints import pytorch_names
 
 
 def load(model, archive, prefix="state/") -> dict:
@@ -10,12 +10,12 @@ def load(model, archive, prefix="state/") -> dict:
 
     A model without an instance term takes what belongs to the pixel task.
     """
-    named = authors.names(model)
+    named = pytorch_names.names(model)
     state = {name.removeprefix(prefix): archive[name] for name in archive if name.startswith(prefix)}
-    state = authors.stripped(state)
+    state = pytorch_names.stripped(state)
     if model.instance is None:
         state = {name: value for name, value in state.items() if is_pixel_part(name)}
-    authors.load(named, state)
+    pytorch_names.load(named, state)
     return named
 
 

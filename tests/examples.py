@@ -12,7 +12,7 @@ import zipfile
 
 import tensorflow as tf
 
-from tf_pixpro import scenes
+from tf_pixpro.data import scenes
 
 # What makes the examples short; each must be there, so that a changed example is seen.
 SHORTER = {

@@ -13,8 +13,9 @@ import tensorflow as tf
 from hypothesis import strategies
 from PIL import Image
 
-from tf_pixpro import data, pth
-from tf_pixpro.transfer.data import Problems, coco, voc, write_records
+from tf_pixpro import data
+from tf_pixpro.checkpoints import pth
+from tf_pixpro.transfer.records import Problems, coco, voc, write_records
 
 pytestmark = pytest.mark.slow
 many = hypothesis.settings(

@@ -11,54 +11,38 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGES = ("tf_pixpro", "tf_evonorm", "experiments")
 
-# A room imports rooms of a lower floor, or of its own where the plan has them side by side.
-FLOORS = {
-    "tf_pixpro.version": 0,
-    "tf_pixpro.whole": 0,
-    "tf_pixpro.generation": 0,
-    "tf_pixpro.geometry": 1,
-    "tf_pixpro.authors": 1,
-    "tf_pixpro.blocks": 1,
-    "tf_pixpro.colour": 1,
-    "tf_pixpro.normalization": 1,
-    "tf_pixpro.layers": 2,
-    "tf_pixpro.losses": 2,
-    "tf_pixpro.augment": 2,
-    "tf_pixpro.data": 2,
-    "tf_pixpro.rand_augment": 1,
-    "tf_pixpro.scenes": 1,
-    "tf_pixpro.unpickle": 1,
-    "tf_pixpro.scenes_builder": 2,
-    "tf_pixpro.sources": 2,
-    "tf_pixpro.optimizers": 2,
-    "tf_pixpro.pictures": 2,
-    "tf_pixpro.probe": 2,
-    "tf_pixpro.pth": 2,
-    "tf_pixpro.actions": 3,
-    "tf_pixpro.loop": 3,
-    "tf_pixpro.instance": 2,
-    "tf_pixpro.model": 3,
-    "tf_pixpro.contrast": 3,
-    "tf_pixpro": 4,
-    "tf_evonorm.sums": 0,
-    "tf_evonorm.functional": 1,
-    "tf_evonorm.generation": 0,
-    "tf_evonorm.norm_act": 2,
-    "tf_evonorm.baselines": 2,
-    "tf_evonorm.conditional": 2,
-    "tf_evonorm.layers": 2,
-    "tf_evonorm.backbones": 3,
-    "tf_evonorm.biggan": 3,
-    "tf_evonorm.replace": 3,
-    "tf_evonorm.search.primitives": 1,
-    "tf_evonorm.search.graph": 2,
-    "tf_evonorm.search.checks": 2,
-    "tf_evonorm.search.evolution": 2,
-    "tf_evonorm.search.graph_layer": 3,
-    "tf_evonorm.search": 4,
-    "tf_evonorm": 4,
-    "experiments": 5,
+# Each package's rooms from the ground up. A room imports itself and rooms of lower floors; packages import downward too.
+LAW = {
+    "tf_evonorm": (
+        ("keras_generation", "atomic"),
+        ("functional",),
+        ("layers",),
+        ("backbones", "replace"),
+        ("biggan", "search.space"),
+        ("search.trial",),
+        ("search.study",),
+        ("search",),
+        ("",),
+    ),
+    "tf_pixpro": (
+        ("version", "geometry", "optimization", "checkpoints"),
+        ("views",),
+        ("data",),
+        ("pretext",),
+        ("export", "train"),
+        ("transfer.models", "transfer.records", "transfer.average_precision", "transfer.paste_back"),
+        ("transfer",),
+        ("",),
+    ),
+    "experiments": (
+        ("launch",),
+        ("configs",),
+        ("builders",),
+        ("gan", "studies", "benchmarks"),
+        ("",),
+    ),
 }
+ORDER = tuple(LAW)
 
 PUBLIC = {
     "tf_pixpro": {
@@ -101,30 +85,34 @@ def imports(path: pathlib.Path) -> set:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
-            files = {name for name in inner if (ROOT / (name.replace(".", "/") + ".py")).exists()}
+            paths = {name: ROOT / name.replace(".", "/") for name in inner}
+            files = {name for name, path in paths.items() if path.with_suffix(".py").exists() or path.is_dir()}
             found |= files or {node.module}
     return found
 
 
-def floor(module: str) -> int:
-    while module:
-        if module in FLOORS:
-            return FLOORS[module]
-        module = module.rpartition(".")[0]
-    raise KeyError(module)
+def room(module: str) -> tuple[int, int, str]:
+    """(package's place in the order, floor, room) of a module; the package itself and its programs are the room ''."""
+    package, _, inner = module.partition(".")
+    while True:
+        for number, rooms in enumerate(LAW[package]):
+            if inner in rooms:
+                return ORDER.index(package), number, inner
+        inner = inner.rpartition(".")[0]
 
 
 @pytest.mark.parametrize("path", sources(*PACKAGES), ids=module_name)
 def test_imports_flow_downward(path):
     here = module_name(path)
+    package, floor, name = room(here)
     for there in imports(path):
-        package = there.partition(".")[0]
-        if package not in PACKAGES:
+        if there.partition(".")[0] not in PACKAGES:
             continue
-        assert {here.partition(".")[0], package} != {"tf_pixpro", "tf_evonorm"}, (
-            f"{here} -> {there}: the packages do not meet"
+        of_package, of_floor, of_name = room(there)
+        assert of_package <= package, f"{here} imports {there}: {ORDER[of_package]} lies above {ORDER[package]}"
+        assert of_package < package or of_floor < floor or of_name == name, (
+            f"{here} imports {there}: {of_name or ORDER[package]} does not lie below {name or ORDER[package]}"
         )
-        assert floor(there) <= floor(here), f"{here} (floor {floor(here)}) -> {there} (floor {floor(there)}): upward"
 
 
 @pytest.mark.parametrize("path", sources("tf_pixpro", "tf_evonorm"), ids=module_name)

@@ -11,7 +11,8 @@ import examples
 import pytest
 import tensorflow as tf
 
-from tf_pixpro import pth, scenes
+from tf_pixpro.checkpoints import pth
+from tf_pixpro.data import scenes
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -1,7 +1,6 @@
 """Evolving Normalization-Activation Layers (EvoNorm) in TensorFlow/Keras."""
 
 from tf_evonorm import backbones, biggan
-from tf_evonorm.baselines import BatchNormAct, FilterResponseNormAct, GroupNormAct, LayerNormAct, PixelNormAct
 from tf_evonorm.layers import (
     EvoNormB0,
     EvoNormB1,
@@ -11,8 +10,9 @@ from tf_evonorm.layers import (
     EvoNormS2,
     exclude_from_weight_decay,
 )
+from tf_evonorm.layers.baselines import BatchNormAct, FilterResponseNormAct, GroupNormAct, LayerNormAct, PixelNormAct
 from tf_evonorm.replace import norm_act_places, replace_norm_act
-from tf_evonorm.search.graph_layer import GraphLayer, layer_from_graph
+from tf_evonorm.search.space.graph_layer import GraphLayer, layer_from_graph
 
 __all__ = [
     "BatchNormAct",

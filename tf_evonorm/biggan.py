@@ -7,9 +7,9 @@ from typing import Optional
 
 import tensorflow as tf
 
-from tf_evonorm.baselines import BatchNormAct
-from tf_evonorm.conditional import ConditionalNormAct, spectral
-from tf_evonorm.norm_act import NormAct
+from tf_evonorm.layers.baselines import BatchNormAct
+from tf_evonorm.layers.conditional import ConditionalNormAct, spectral
+from tf_evonorm.layers.norm_act import NormAct
 
 __all__ = ["ConditionalNormAct", "SelfAttention", "discriminator", "generator"]
 

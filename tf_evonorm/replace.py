@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_evonorm.norm_act import NormAct
+from tf_evonorm.layers.norm_act import NormAct
 
 NORMALIZATIONS = ("BatchNormalization", "SyncBatchNormalization", "GroupNormalization", "InstanceNormalization")
 ACTIVATIONS = ("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "swish", "silu", "mish", "softplus", "tanh")

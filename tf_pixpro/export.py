@@ -8,10 +8,10 @@ from typing import Optional
 
 import tensorflow as tf
 
-from tf_pixpro.augment import centre_view, normalised
+from tf_evonorm.atomic import whole
 from tf_pixpro.checkpoints import load_backbone
-from tf_pixpro.model import PixPro
-from tf_pixpro.whole import whole
+from tf_pixpro.pretext.model import PixPro
+from tf_pixpro.views.augment import centre_view, normalised
 
 
 def export_encoder(

@@ -11,7 +11,7 @@ Variants: the default, smoke. With --images the source is a folder or zip of you
 
 from ml_collections import ConfigDict
 
-from tf_pixpro.augment import View
+from tf_pixpro.views.augment import View
 
 
 def get_config(variant=""):

@@ -14,11 +14,11 @@ import tensorflow as tf
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "experiments" / "configs"
-PHOTOS = f"--config={CONFIGS}/pixpro_r18_photos.py"
+PHOTOS = f"--config={CONFIGS}/pretrain/pixpro_r18_photos.py"
 SMOKE = f"{PHOTOS}:smoke"
-CIFAR = f"--config={CONFIGS}/evonorm_r20_cifar10.py"
-CELLS = f"--config={CONFIGS}/bccd_retinanet_r18.py"
-SEARCH = f"--config={CONFIGS}/evonorm_b_small.py"
+CIFAR = f"--config={CONFIGS}/classify/evonorm_r20_cifar10.py"
+CELLS = f"--config={CONFIGS}/transfer/bccd_retinanet_r18.py"
+SEARCH = f"--config={CONFIGS}/search/evonorm_b_small.py"
 RUN = "--workdir=run"
 
 # Command line -> what its one line says. Paths are those of `world`; `run` and `out` are not there before.

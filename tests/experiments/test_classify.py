@@ -7,18 +7,20 @@ import pytest
 import tensorflow as tf
 from official.modeling import optimization
 
-from experiments import classify, session
+from experiments import classify
 from experiments.export import export
-from experiments.norm_acts import LAYERS, norm_act
-from experiments.schedule import Schedule
-from tf_pixpro import data, loop
+from experiments.launch import session
+from experiments.launch.schedule import Schedule
+from tf_evonorm.layers.named import LAYERS, norm_act
+from tf_pixpro import data
+from tf_pixpro.train import loop
 
 IMAGENET = ["evonorm_r50", "evonorm_mobilenetv2", "evonorm_mnasnet", "evonorm_efficientnet_b0"]
 NAMES = [*(f"{name}_imagenet" for name in IMAGENET), "evonorm_r20_cifar10", "finetune_r18_photos"]
 
 
 def config_of(name, variant=""):
-    return importlib.import_module(f"experiments.configs.{name}").get_config(variant)
+    return importlib.import_module(f"experiments.configs.classify.{name}").get_config(variant)
 
 
 def rates(config, images, at):

@@ -12,9 +12,11 @@ from ml_collections import ConfigDict
 from reference import channels_last, notes
 
 import tf_evonorm
-from experiments import convert, session
+from experiments import convert
+from experiments.launch import session
 from experiments.pretrain import optimizer, pretext_model
-from tf_pixpro import authors, load_backbone, pth
+from tf_pixpro import load_backbone
+from tf_pixpro.checkpoints import pth, pytorch_names
 
 CASES = [
     "pixpro_ins_t2_224",
@@ -55,8 +57,8 @@ def assert_the_authors_numbers(golden, tag, folder):
     given, expected = golden(f"pixpro/c_{tag}_in.npz"), golden(f"pixpro/c_{tag}_out.npz")
     meta = notes(given)
     model, _, _ = restored(folder)
-    for name, variable in authors.names(model).items():
-        np.testing.assert_array_equal(authors.kernel(given[f"state/{name}"]), variable, err_msg=name)
+    for name, variable in pytorch_names.names(model).items():
+        np.testing.assert_array_equal(pytorch_names.kernel(given[f"state/{name}"]), variable, err_msg=name)
     model.steps = meta["K"]
     model.momentum_step.assign(meta["k_before"])
     views = {f"view{v}": (channels_last(given[f"im{v}_u8"]).astype("f4") - 127.5) / 64 for v in (1, 2)}
@@ -76,7 +78,7 @@ def test_a_converted_model_gives_the_authors_numbers(golden, tmp_path, tag, floa
     encoder = tf_evonorm.backbones.resnet(50, blocks=meta["blocks"], width=1 / meta["width_divisor"])
     load_backbone(encoder, str(tmp_path / "ours" / "backbone"))
     np.testing.assert_array_equal(
-        encoder.get_layer("conv1").kernel, authors.kernel(given["state/encoder.conv1.weight"])
+        encoder.get_layer("conv1").kernel, pytorch_names.kernel(given["state/encoder.conv1.weight"])
     )
 
     convert.convert(str(tmp_path / "ours"), str(tmp_path / "again.pth"))
@@ -111,9 +113,9 @@ def test_a_training_file_goes_on_with_its_buffers(golden, tmp_path, module, floa
     assert told.startswith(f"{tmp_path / 'ours'}: weights and momentum buffers at step 37 of ")
     model, rule, step = restored(tmp_path / "ours")
     assert step == model.momentum_step == rule.iterations == 37
-    named = authors.names(model)
+    named = pytorch_names.names(model)
     for name, buffer in zip(order, buffers):
-        np.testing.assert_array_equal(rule.buffer_of(named[name]), authors.kernel(buffer), err_msg=name)
+        np.testing.assert_array_equal(rule.buffer_of(named[name]), pytorch_names.kernel(buffer), err_msg=name)
     convert.convert(str(tmp_path / "ours"), str(tmp_path / "again.pth"))
     again = pth.read(tmp_path / "again.pth")
     assert again["scheduler"]["last_epoch"] == 37 and [
@@ -152,7 +154,7 @@ def test_torchvisions_layout(tmp_path, depth):
     source = tf_evonorm.backbones.resnet(depth, width=0.125)
     for weight in source.weights:
         weight.assign(tf.random.stateless_normal(weight.shape, (1, 2)))
-    state = {name: authors._torch(variable) for name, variable in authors.encoder_names(source).items()}
+    state = {name: pytorch_names._torch(variable) for name, variable in pytorch_names.encoder_names(source).items()}
     pth.write(tmp_path / "resnet.pth", {**state, "fc.weight": np.zeros((9, 8), "f4"), "fc.bias": np.zeros(9, "f4")})
     told = convert.convert(str(tmp_path / "resnet.pth"), str(tmp_path / "ours"))
     assert f"resnet{depth}" in told

@@ -8,12 +8,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from experiments import demo, finetune
+from experiments import demo
 from experiments.configs import demo as demo_config
+from experiments.studies import few_labels
 
 
 def test_the_run_has_the_steps_of_the_config_whatever_the_number_of_images(tmp_path):
-    from experiments.schedule import Schedule
+    from experiments.launch.schedule import Schedule
 
     rng = np.random.default_rng(0)
     for i in range(7):
@@ -40,9 +41,9 @@ def test_the_table_says_mean_spread_and_gain():
 
 
 def test_labelled_scenes_are_repeatable_and_mark_objects():
-    images, maps = finetune.labelled_scenes(3, 32, seed=5)
-    again, _ = finetune.labelled_scenes(3, 32, seed=5)
-    other, _ = finetune.labelled_scenes(3, 32, seed=6)
+    images, maps = few_labels.labelled_scenes(3, 32, seed=5)
+    again, _ = few_labels.labelled_scenes(3, 32, seed=5)
+    other, _ = few_labels.labelled_scenes(3, 32, seed=6)
     np.testing.assert_array_equal(images, again)
     assert (images != other).any()
     assert images.shape == (3, 32, 32, 3) and maps.shape == (3, 32, 32) and set(np.unique(maps)) == {0, 1}

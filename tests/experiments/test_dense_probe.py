@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import pretrain, session, transfer
-from experiments.configs import (
+from experiments import pretrain, transfer
+from experiments.configs.pretrain import pixpro_fpn_r50_imagenet, pixpro_retinanet_r50_imagenet
+from experiments.configs.transfer import (
     camvid_fcn_r18,
     coco_mask_rcnn_r50_c4_1x,
     coco_mask_rcnn_r50_fpn_1x,
     coco_retinanet_r50_fpn_1x,
-    pixpro_fpn_r50_imagenet,
-    pixpro_retinanet_r50_imagenet,
 )
+from experiments.launch import session
 from tf_evonorm.backbones import resnet
 from tf_pixpro import save_backbone
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments.configs import compare_r18_photos, pixpro_r18_photos
+from experiments.configs.pretrain import compare_r18_photos, pixpro_r18_photos
 from experiments.export import export
 from experiments.pretrain import pretext_encoder, pretext_model
 from tf_pixpro import save_backbone

@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 from official.modeling import optimization
 
-from experiments import classify, session
-from experiments.configs import linear_r18_photos, linear_r50_imagenet
-from experiments.schedule import Schedule
+from experiments import classify
+from experiments.configs.classify import linear_r18_photos, linear_r50_imagenet
+from experiments.launch import session
+from experiments.launch.schedule import Schedule
 from tf_evonorm.backbones import resnet
 from tf_pixpro import WarmupCosine, data, load_backbone, save_backbone
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import pretrain, session
-from experiments.configs import (
+from experiments import pretrain
+from experiments.configs.pretrain import (
     byol_r50_imagenet,
     compare_r18_photos,
     pixcontrast_r50_imagenet,
@@ -15,6 +15,7 @@ from experiments.configs import (
     pixpro_retinanet_r50_imagenet,
     simclr_r50_imagenet,
 )
+from experiments.launch import session
 from tf_pixpro import BYOL, PixContrast, PixPro, SimCLR
 
 # Config -> its model's class, whether it has a pixel term, its instance term, how many maps it reads.

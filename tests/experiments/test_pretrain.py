@@ -12,14 +12,15 @@ import pytest
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from experiments import pretrain, session
-from experiments.configs import pixpro_r18_photos, pixpro_r50_imagenet
-from experiments.schedule import Schedule
+from experiments import pretrain
+from experiments.configs.pretrain import pixpro_r18_photos, pixpro_r50_imagenet
+from experiments.launch import session
+from experiments.launch.schedule import Schedule
 from tf_pixpro import LARS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = "experiments/configs/"
-PHOTOS = f"--config={CONFIGS}pixpro_r18_photos.py"
+PHOTOS = f"--config={CONFIGS}pretrain/pixpro_r18_photos.py"
 
 
 def start(*arguments):

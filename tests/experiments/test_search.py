@@ -14,18 +14,21 @@ import pytest
 import tensorflow as tf
 
 import tf_evonorm
-from experiments import measure_search, search, search_report, search_results
-from experiments.session import Session
-from tf_evonorm.search.evolution import Rules
-from tf_evonorm.search.graph import KNOWN, Graph
-from tf_evonorm.search.rejection import Quality, Stability
-from tf_evonorm.search.study import Outcome, Record, Study, work
+from experiments import search
+from experiments.launch.session import Session
+from experiments.studies import search_methods
+from tf_evonorm.search.space.graph import KNOWN, Graph
+from tf_evonorm.search.study import report, results
+from tf_evonorm.search.study.evolution import Rules
+from tf_evonorm.search.study.study import Record, Study, work
+from tf_evonorm.search.trial.outcomes import Outcome
+from tf_evonorm.search.trial.rejection import Quality, Stability
 
 NAMES = ("evonorm_b_cifar10", "evonorm_s_cifar10", "evonorm_b_small", "evonorm_s_small")
 
 
 def config_of(name, variant=""):
-    return importlib.import_module(f"experiments.configs.{name}").get_config(variant)
+    return importlib.import_module(f"experiments.configs.search.{name}").get_config(variant)
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +144,8 @@ def test_protections_are_one_for_layer_and_checks():
 
 def test_the_progress_line(toy_study):
     study, _ = toy_study
-    line = search_results.progress(study, 40.0)
-    good = search_results.passed(study)
+    line = results.progress(study, 40.0)
+    good = results.passed(study)
     best = max(record.scores[0] for record in good)
     assert f"passed {len(good)}, quality {20 - len(good)}, best a {best:.3f}" in line
     assert line.endswith("40/h, 0.0 h left")
@@ -154,21 +157,21 @@ def test_the_report_is_one_page_with_its_figures(toy_study):
     for name, content in (("rerank", rows), ("known", {"b0": [0.25, 0.75]})):
         with open(f"{folder}/{name}.json", "w") as file:
             json.dump(content, file)
-    with open(search_report.report(study, folder)) as file:
+    with open(report.report(study, folder)) as file:
         page = file.read()
     assert page.count("data:image/png;base64,") == 4 and "http" not in page
     for name in ("rejected", "progress", "accuracy", "anchors"):
         assert tf.io.decode_png(tf.io.read_file(f"{folder}/report/{name}.png")).shape[0] > 100
     # 20 candidates of 12 seconds, of which 10 are training, and what really went by between them.
-    spent = search_results.seconds(study)
+    spent = results.seconds(study)
     assert (spent["training"], spent["tracing"]) == (200, 40) and 0 < spent["proposing"] < 60
     total = 240 + spent["proposing"]
     assert f"candidates per core-hour<td>{20 * 3600 / total:.0f}" in page
     assert f"training {20000 / total:.0f} %, tracing {4000 / total:.0f} %, proposing" in page
     assert "<td>0.550 ± 0.071<td>0.700 ± 0.000<td>0.625" in page
     assert "<td>b0<td>known<td>0.250<td>0.750<td>0.500" in page
-    winner = search_results.best(study, 1)[0]
-    assert np.mean(winner.scores) == max(np.mean(record.scores) for record in search_results.passed(study))
+    winner = results.best(study, 1)[0]
+    assert np.mean(winner.scores) == max(np.mean(record.scores) for record in results.passed(study))
     assert f"<td>{winner.key}<td>" in page
 
 
@@ -182,11 +185,11 @@ def test_known_layers_are_trained_as_candidates_are_and_once(monkeypatch, tmp_pa
         calls.append((graph, candidate.seed, list(seeds)))
         return np.array([[0.1 * len(calls), 0.5]])
 
-    monkeypatch.setattr(search_results, "repeated", repeated)
-    found = search_results.known(Toy(), str(tmp_path))
-    assert calls == [(KNOWN[name], 3, [3]) for name in search_results.BASELINES]
+    monkeypatch.setattr(results, "repeated", repeated)
+    found = results.known(Toy(), str(tmp_path))
+    assert calls == [(KNOWN[name], 3, [3]) for name in results.BASELINES]
     assert found["gn_relu"] == [0.2, 0.5]
-    assert search_results.known(Toy(), str(tmp_path)) == found and len(calls) == 4
+    assert results.known(Toy(), str(tmp_path)) == found and len(calls) == 4
 
 
 def done(number, worker, start, end, seconds, scores=None, **more):
@@ -221,31 +224,31 @@ def test_searches_are_compared_at_equal_compute(tmp_path):
         done(2, "a", 14, 20, {"quality": 6.0}),  # 4 between the two of worker a
         done(3, "a", 20, 20, {}, (0.2, 0.4), cached=0),
     )
-    line = search_results.timeline(first)
+    line = results.timeline(first)
     assert [(spent, record.number) for spent, record in line] == [(6, 1), (16, 0), (26, 2), (26, 3)]
-    assert search_results.seconds(first) == {"training": 10, "quality": 12, "proposing": 4}
-    second = search_results.timeline(Recorded(done(0, "c", 0, 20, {"training": 20.0}, (0.9, 0.7))))
-    lines = measure_search.within_equal_compute([line, second])
+    assert results.seconds(first) == {"training": 10, "quality": 12, "proposing": 4}
+    second = results.timeline(Recorded(done(0, "c", 0, 20, {"training": 20.0}, (0.9, 0.7))))
+    lines = search_methods.within_equal_compute([line, second])
     assert [[record.number for _, record in part] for part in lines] == [[1, 0], [0]]
-    table = measure_search.text(["random", "evolution"], [line, second]).splitlines()[2:]
+    table = search_methods.text(["random", "evolution"], [line, second]).splitlines()[2:]
     assert table == [
         "| random | 0.01 | 7 | 3 | 415 | 1 | 1 | 0.300 | 0.300 |",
         "| evolution | 0.01 | 1 | 1 | 180 | 1 | 0 | 0.800 | 0.800 |",
     ]
     # In hours: three tried ones took 22, the passed one 10 and those that fell in the quality test 6 each.
     hours = [(3600 * spent, r._replace(seconds={k: 3600 * v for k, v in r.seconds.items()})) for spent, r in line]
-    assert measure_search.shares(hours).splitlines()[2:] == [
+    assert search_methods.shares(hours).splitlines()[2:] == [
         "| check: flat | 3 | 42.9 |  | 22.00 |",
         "| check: computes the same as one that passed | 1 | 14.3 |  | 10.00 |",
         "| quality | 2 | 28.6 | 21600.0 | 8.00 |",
         "| passed | 1 | 14.3 | 36000.0 | 0.00 |",
     ]
-    assert measure_search.phases(line) == (
+    assert search_methods.phases(line) == (
         "quality 46.2 %, training 38.5 %, proposing 15.4 %; of each graph that is drawn, checks 0 ms and proposing 571 ms"
     )
     rows = [{"name": "b0", "graph": "", "accuracy": [[0.5, 0.7], [0.6, float("nan")]]}]
-    assert "| b0 | 55.0 ± 7.1 | 35.0 ± 49.5 | 45.0 |" in measure_search.reranked("random", ("a", "b"), rows)
-    measure_search.draw(
+    assert "| b0 | 55.0 ± 7.1 | 35.0 ± 49.5 | 45.0 |" in search_methods.reranked("random", ("a", "b"), rows)
+    search_methods.draw(
         ["random", "evolution"], [line, second], ("a", "b"), {"b0": [0.3, 0.3]}, str(tmp_path / "s.png")
     )
     assert (tmp_path / "s.png").read_bytes()[1:4] == b"PNG"
@@ -255,7 +258,7 @@ def test_searches_are_compared_at_equal_compute(tmp_path):
 def test_a_search_from_start_to_a_layer(tmp_path):
     """A worker with its driver, the report, the best trained again, the winner in user code."""
     command = [sys.executable, "-m", "experiments.search", f"--workdir={tmp_path}", "--workers=1"]
-    command += ["--config=experiments/configs/evonorm_b_small.py:smoke", "--config.anchors.names=('resnet',)"]
+    command += ["--config=experiments/configs/search/evonorm_b_small.py:smoke", "--config.anchors.names=('resnet',)"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=800)
     told = [path.read_text()[-1000:] for path in tmp_path.glob("worker*.txt")]
     assert run.returncode == 0, (run.stderr[-2000:], told)
@@ -272,8 +275,8 @@ def test_a_search_from_start_to_a_layer(tmp_path):
     assert served(tf.zeros([1, 32, 32, 3])).shape[0] == 1
     assert set(json.loads((tmp_path / "known.json").read_text())) == {"bn_relu", "gn_relu", "b0", "s0"}
     study = search.open_study(config, str(tmp_path))
-    assert len(search_results.finished(study)) == config.study.candidates
-    measure_search.main([f"--searches={tmp_path}", f"--figure={tmp_path / 'search.png'}"])
+    assert len(results.finished(study)) == config.study.candidates
+    search_methods.main([f"--searches={tmp_path}", f"--figure={tmp_path / 'search.png'}"])
     assert (tmp_path / "search.png").exists()
     assert any(str(record.graph.pruned()) == str(Graph.load(tmp_path / "best.json")) for record in study.records())
 
@@ -286,7 +289,7 @@ def test_a_killed_driver_loses_nothing(tmp_path, kills):
     config = config_of("evonorm_b_small", "smoke")
     config.anchors.names, config.study.candidates = ("resnet",), 2 * kills + 2
     command = [sys.executable, "-m", "experiments.search", f"--workdir={tmp_path}", "--workers=1"]
-    command += ["--config=experiments/configs/evonorm_b_small.py:smoke", "--config.anchors.names=('resnet',)"]
+    command += ["--config=experiments/configs/search/evonorm_b_small.py:smoke", "--config.anchors.names=('resnet',)"]
     command += [f"--config.study.candidates={config.study.candidates}"]
     rng, known = random.Random(kills), {}
     for done in range(kills + 1):
@@ -338,7 +341,7 @@ def finished(config, folder):
     """number -> record of what is done in a folder."""
     if not (folder / "study.db").exists():
         return {}
-    return {record.number: record for record in search_results.finished(search.open_study(config, str(folder)))}
+    return {record.number: record for record in results.finished(search.open_study(config, str(folder)))}
 
 
 def test_mistakes_are_told_before_anything_starts(tmp_path):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import classify, session, synthesize
+from experiments import classify, synthesize
 from experiments.export import export
-from experiments.gan_export import export_generator
-from experiments.gan_pictures import SamplePictures, grid
+from experiments.gan.export import export_generator
+from experiments.gan.samples import SamplePictures, grid
+from experiments.launch import session
 from tf_pixpro import data
 
 CONFIGS = ["biggan_32_cifar10", "biggan_deep_128_imagenet"]
@@ -19,7 +20,7 @@ NAMES = ["cat", "dog", "owl"]
 
 
 def config_of(name, variant=""):
-    return importlib.import_module(f"experiments.configs.{name}").get_config(variant)
+    return importlib.import_module(f"experiments.configs.synthesize.{name}").get_config(variant)
 
 
 def small_generator():

@@ -10,28 +10,29 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import pretrain, session, transfer
-from experiments.configs import (
+from experiments import pretrain, transfer
+from experiments.configs.pretrain import pixpro_r18_photos
+from experiments.configs.transfer import (
     camvid_fcn_r18,
     coco_mask_rcnn_r50_c4_1x,
     coco_mask_rcnn_r50_fpn_1x,
-    pixpro_r18_photos,
     voc_faster_rcnn_r50_c4_24k,
 )
+from experiments.launch import session
 from tf_evonorm.backbones import resnet
 from tf_pixpro import save_backbone
-from tf_pixpro.transfer import c4
+from tf_pixpro.transfer.models import c4
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = sorted(
     path.stem
     for kind in ("voc", "coco", "cityscapes", "bccd", "camvid")
-    for path in (ROOT / "experiments" / "configs").glob(f"{kind}_*.py")
+    for path in (ROOT / "experiments" / "configs" / "transfer").glob(f"{kind}_*.py")
 )
 
 
 def config_of(name, variant="smoke"):
-    return importlib.import_module(f"experiments.configs.{name}").get_config(variant)
+    return importlib.import_module(f"experiments.configs.transfer.{name}").get_config(variant)
 
 
 def params_of(config):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_evonorm.backbones.backbone import HeadedBackbone
 from tf_evonorm.backbones.inverted_residual import Stage, inverted_residual_network, round_channels
-from tf_evonorm.baselines import BatchNormAct
+from tf_evonorm.layers.baselines import BatchNormAct
 
 B0 = (
     Stage(1, 16, 1, 1, 3),

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tf_evonorm.backbones import convolution
 from tf_evonorm.backbones.backbone import Backbone
 from tf_evonorm.backbones.resnet import BLOCKS, check_resnet, residual_levels
-from tf_evonorm.baselines import BatchNormAct
+from tf_evonorm.layers.baselines import BatchNormAct
 
 
 def preactivation_resnet(

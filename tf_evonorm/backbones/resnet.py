@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from tf_evonorm.backbones import convolution
 from tf_evonorm.backbones.backbone import Backbone
-from tf_evonorm.backbones.residual import basic_block, bottleneck
-from tf_evonorm.baselines import BatchNormAct
+from tf_evonorm.backbones.residual_block import basic_block, bottleneck
+from tf_evonorm.layers.baselines import BatchNormAct
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from tf_evonorm.backbones import convolution
 from tf_evonorm.backbones.backbone import Backbone
-from tf_evonorm.backbones.residual import basic_block, bottleneck
-from tf_evonorm.baselines import BatchNormAct
+from tf_evonorm.backbones.residual_block import basic_block, bottleneck
+from tf_evonorm.layers.baselines import BatchNormAct
 
 
 class Block(NamedTuple):

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_pixpro.generation import KERAS_2
+from tf_evonorm.keras_generation import KERAS_2
 
 if not KERAS_2:
     raise ImportError(

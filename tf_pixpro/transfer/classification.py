@@ -11,8 +11,9 @@ from official.vision.modeling import classification_model
 from official.vision.ops import augment as garden
 from official.vision.tasks import image_classification
 
-from tf_pixpro import augment, loop
 from tf_pixpro.checkpoints import load_backbone
+from tf_pixpro.train import loop
+from tf_pixpro.views import augment
 
 
 class ClassificationTask(image_classification.ImageClassificationTask):
@@ -74,7 +75,7 @@ def classifier(
     """Model Garden's classifier on the highest level of a backbone: mean over places, dropout, one dense layer.
 
     Args:
-      backbone: [B, H, W, 3] -> dict of levels; a `tf_pixpro.transfer.frozen.Frozen` one makes this linear evaluation.
+      backbone: [B, H, W, 3] -> dict of levels; a `tf_pixpro.transfer.models.frozen.Frozen` one makes this linear evaluation.
       num_classes: K.
       dropout: share of pooled features dropped in training.
       weight_decay: of the dense kernel, times half its squared norm.

@@ -12,7 +12,7 @@ from official.vision.configs import semantic_segmentation
 from official.vision.serving import detection
 from official.vision.serving import semantic_segmentation as segmentation
 
-from tf_pixpro.whole import whole
+from tf_evonorm.atomic import whole
 
 SIGNATURES = ("image_bytes", "image_tensor", "tf_example")
 
@@ -27,7 +27,7 @@ def export_transfer(
     """Writes a SavedModel.
 
     Args:
-      model: of `tf_pixpro.transfer.models` or `c4`.
+      model: of `tf_pixpro.transfer.models.detectors` or `c4`.
       params: Model Garden's task configuration that it was built from.
       folder: to be made.
       checkpoint: of a run, or a folder whose latest one is taken, that fills the model first; None serves the weights as they are.

@@ -10,10 +10,10 @@ from official.modeling import performance
 from official.vision.tasks import maskrcnn, retinanet, semantic_segmentation
 
 from tf_pixpro.checkpoints import load_backbone
-from tf_pixpro.loop import NonFiniteSteps
-from tf_pixpro.transfer import windows
-from tf_pixpro.transfer.pyramid import load_parts
-from tf_pixpro.transfer.scores import coco_scores, mean_of_present
+from tf_pixpro.train.loop import NonFiniteSteps
+from tf_pixpro.transfer.average_precision import coco_scores, mean_of_present
+from tf_pixpro.transfer.models import sliding_window
+from tf_pixpro.transfer.models.pyramid import load_parts
 
 
 class _OfObjects:
@@ -26,7 +26,7 @@ class _OfObjects:
       init: checkpoint of the encoder, see `tf_pixpro.load_backbone`; None starts from scratch.
       logging_dir: folder of the run.
       init_modules: parts of the model that `init` must hold and that are read, of 'backbone', 'decoder' and 'head'; more than the
-        backbone where a `tf_pixpro.transfer.pyramid.Pyramid` was pre-trained.
+        backbone where a `tf_pixpro.transfer.models.detectors.pyramid.Pyramid` was pre-trained.
     """
 
     def __init__(self, params, build, optimizer, init=None, logging_dir=None, name=None, init_modules=("backbone",)):
@@ -93,7 +93,9 @@ class SegmentationTask(_OfObjects, semantic_segmentation.SemanticSegmentationTas
         """The whole image, or windows of it that overlap."""
         if self._window is None:
             return super().inference_step(inputs, model)
-        return {"logits": windows.slide(lambda part: model(part, training=False)["logits"], inputs, **self._window)}
+        return {
+            "logits": sliding_window.slide(lambda part: model(part, training=False)["logits"], inputs, **self._window)
+        }
 
     def aggregate_logs(self, state: Any = None, step_outputs: Any = None) -> bool:
         """Nothing: the metric adds up by itself. Model Garden's empties it here, after the first batch, which is then lost."""

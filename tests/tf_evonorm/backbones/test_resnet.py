@@ -9,7 +9,7 @@ import tensorflow as tf
 from reference_weights import copy_layers, double_precision, largest_error, randomize
 
 from tf_evonorm import backbones
-from tf_evonorm.baselines import BatchNormAct
+from tf_evonorm.layers.baselines import BatchNormAct
 
 GOLDEN = {"r50": dict(depth=50), "r18": dict(depth=18), "r50_16s": dict(depth=50, output_stride=16)}
 NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}

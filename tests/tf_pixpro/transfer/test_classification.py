@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 
 from tf_evonorm.backbones import resnet
-from tf_pixpro import augment
 from tf_pixpro.transfer import classification
 from tf_pixpro.transfer.classification import classifier, half_squared_norm, training_view
+from tf_pixpro.views import augment
 
 WHOLE = {"size": (32, 32), "scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0}
 

@@ -5,18 +5,19 @@ import pytest
 import tensorflow as tf
 
 from tf_evonorm import EvoNormB0
-from tf_pixpro.transfer import pasting, windows
-from tf_pixpro.transfer.precise import PreciseNorm, moving_statistics
+from tf_pixpro.train.precise_bn import PreciseNorm, moving_statistics
+from tf_pixpro.transfer import paste_back
+from tf_pixpro.transfer.models import sliding_window
 
 
 def test_windows_cover_every_pixel_once_or_more_and_are_averaged():
     images = tf.random.stateless_normal([2, 7, 10, 3], [1, 2])
     # A network without neighbours says the same in every window.
-    same = windows.slide(lambda part: 2.0 * part, images, size=4, stride=3)
+    same = sliding_window.slide(lambda part: 2.0 * part, images, size=4, stride=3)
     np.testing.assert_allclose(same, 2 * images, rtol=1e-6)
     # The number of a window, averaged: rows start at 0 and 3, columns at 0, 3 and 6.
     numbers = iter(range(100))
-    averaged = windows.slide(lambda part: tf.fill([2, 4, 4, 1], float(next(numbers))), images, size=4, stride=3)[
+    averaged = sliding_window.slide(lambda part: tf.fill([2, 4, 4, 1], float(next(numbers))), images, size=4, stride=3)[
         0, :, :, 0
     ]
     expected = np.zeros((7, 10))
@@ -25,10 +26,10 @@ def test_windows_cover_every_pixel_once_or_more_and_are_averaged():
         expected[top : top + 4, left : left + 4] += number
         count[top : top + 4, left : left + 4] += 1
     np.testing.assert_allclose(averaged, expected / count, rtol=1e-6)
-    whole = windows.slide(lambda part: part[:, ::2, ::2], images, size=12, stride=6)
+    whole = sliding_window.slide(lambda part: part[:, ::2, ::2], images, size=12, stride=6)
     assert whole.shape == images.shape
     with pytest.raises(ValueError, match="1 <= stride <= size"):
-        windows.slide(lambda part: part, images, size=4, stride=5)
+        sliding_window.slide(lambda part: part, images, size=4, stride=5)
 
 
 def test_statistics_become_the_mean_over_batches():
@@ -64,11 +65,11 @@ def test_statistics_become_the_mean_over_batches():
 def test_predictions_go_back_to_their_image():
     # An image of 60 x 80 in a frame of 48 x 48: the factor is 0.6, and rows 36 to 48 are padding.
     info = np.array([[60, 80], [48, 48], [0.6, 0.6], [0, 0]], np.float32)
-    np.testing.assert_allclose(pasting.boxes([[6, 12, 18, 48]], info), [[20, 10, 60, 20]], rtol=1e-6)
+    np.testing.assert_allclose(paste_back.boxes([[6, 12, 18, 48]], info), [[20, 10, 60, 20]], rtol=1e-6)
     logits = np.zeros((48, 48, 3), np.float32)
     logits[:18, :, 1] = 1  # the upper half of what is not padding
     logits[36:, :, 2] = 5  # padding
-    numbers = pasting.classes(logits, info)
+    numbers = paste_back.classes(logits, info)
     assert numbers.shape == (60, 80) and (numbers[:29] == 1).all() and (numbers[31:] == 0).all()
-    inside = pasting.mask(np.ones((28, 28), np.float32), (20, 10, 40, 20), (60, 80))
+    inside = paste_back.mask(np.ones((28, 28), np.float32), (20, 10, 40, 20), (60, 80))
     assert inside.shape == (60, 80) and abs(inside[10:30, 20:60].mean() - 1) < 0.06 and not inside[:8].any()

@@ -1,0 +1,180 @@
+"""How fast images become views, beside a plainly written version of the same operations, and what each operation costs.
+
+    python -m experiments.benchmark input [--source=photos.zip] [--size=224] [--images=200] [--repeats=5]
+
+Without a source, synthetic scenes of 375 x 500 pixels as JPEG stand in for photos. The plain version is what one would first write:
+decode the whole image once per view, crop, `tf.image.resize`, then every operation on every view, with `tf.where` to keep or drop its
+result. Both run one after the other in rounds in one process, in tf.data on one thread. Time is the processor's, not the clock's, so
+that images/s are those of one core, whatever else the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import statistics
+import time
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from tf_pixpro import data
+from tf_pixpro.data import scenes
+from tf_pixpro.views import augment
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(prog="experiments.benchmark input", description=__doc__.split("\n")[0])
+    parser.add_argument("--source", help="folder or zip of JPEGs; default: synthetic scenes of 375 x 500 pixels")
+    parser.add_argument("--size", type=int, default=224, help="height and width of the views")
+    parser.add_argument("--images", type=int, default=200, help="images of one round")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds")
+    options = parser.parse_args(arguments)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    images = encoded_images(options.source, options.images)
+    size = (options.size, options.size)
+    ways = {
+        "tf_pixpro": timed_rounds(images, lambda image, seed: augment.two_views(image, seed, size)),
+        "plain": timed_rounds(images, lambda image, seed: plain_views(image, seed, size)),
+    }
+    rounds = {name: [] for name in ways}
+    for _ in range(options.repeats):
+        for name, times in ways.items():
+            rounds[name].append(len(images) / next(times))
+    shapes = np.median([tf.io.extract_jpeg_shape(image).numpy()[:2] for image in images], axis=0)
+    print(
+        f"{len(images)} JPEGs, median {shapes[0]:.0f} x {shapes[1]:.0f} pixels -> two views of {size[0]} x {size[1]}, one thread"
+    )
+    print("\n| input | images/s, median | least | most |\n| --- | ---: | ---: | ---: |")
+    for name, rates in rounds.items():
+        print(f"| {name} | {statistics.median(rates):.1f} | {min(rates):.1f} | {max(rates):.1f} |")
+    ratios = [one / other for one, other in zip(rounds["tf_pixpro"], rounds["plain"])]
+    print(f"\ntf_pixpro / plain, median of the rounds: {statistics.median(ratios):.2f}")
+    print("\n| operation | ms | how often in two views |\n| --- | ---: | ---: |")
+    for name, milliseconds, times in operation_costs(images, size):
+        print(f"| {name} | {milliseconds:.3f} | {times:.2f} |")
+
+
+def encoded_images(path, count: int) -> list[bytes]:
+    """JPEGs in memory, at most `count`, evenly spread over the source."""
+    if path is None:
+        drawn = [scenes.scene(index, size=(375, 500)).image for index in range(count)]
+        return [_jpeg(image) for image in drawn]
+    source = data.source(path)
+    chosen = np.linspace(0, source.num_examples - 1, min(count, source.num_examples)).astype(int)
+    examples = tf.data.Dataset.from_tensor_slices(chosen.astype(np.int64)).map(source.read)
+    return [image for image in (example["bytes"].numpy() for example in examples) if tf.io.is_jpeg(image)]
+
+
+def _jpeg(image) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def timed_rounds(values, make):
+    """Seconds of processor time for each round of `make(value, seed)` over all values, without end.
+
+    They come from one iterator of tf.data on one thread, whose first round, which sets up the graph, is not among them.
+    """
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    options.threading.max_intra_op_parallelism = 1
+    # Otherwise a part of the next round would be made before it is asked for.
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    options.experimental_optimization.inject_prefetch = False
+
+    def made(number, value):
+        results = tf.nest.flatten(make(value, tf.stack([0, tf.cast(number, tf.int32)])))
+        return tf.add_n([tf.cast(tf.reshape(result, [-1])[0], tf.float32) for result in results])
+
+    numbered = tf.data.Dataset.from_tensor_slices(values).repeat().enumerate()
+    iterator = iter(numbered.map(made).batch(len(values)).with_options(options))
+    next(iterator)
+    while True:
+        start = time.process_time()
+        next(iterator)
+        yield time.process_time() - start
+
+
+def plain_views(image_bytes, seed, size):
+    """BYOL's augmentations as one would first write them with tf.image."""
+    views = {}
+    for number, view in enumerate(augment.RECIPES["BYOL"]):
+        seeds = tf.random.experimental.stateless_split(seed + number, 3)
+        draw = tf.unstack(tf.random.stateless_uniform([10], seeds[0]))
+        image = tf.io.decode_jpeg(image_bytes, channels=3)
+        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            tf.shape(image),
+            tf.zeros([1, 0, 4]),
+            seeds[1],
+            0.1,
+            view.ratio,
+            view.scale,
+            use_image_if_no_bounding_boxes=True,
+        )
+        image = tf.image.resize(tf.slice(image, begin, extent), size, antialias=True) / 255.0
+        image = tf.where(draw[0] < view.flip, tf.image.flip_left_right(image), image)
+        changed = tf.image.adjust_brightness(image, view.brightness * (2 * draw[1] - 1))
+        changed = tf.image.adjust_contrast(changed, 1 + view.contrast * (2 * draw[2] - 1))
+        changed = tf.image.adjust_saturation(changed, 1 + view.saturation * (2 * draw[3] - 1))
+        changed = tf.clip_by_value(tf.image.adjust_hue(changed, view.hue * (2 * draw[4] - 1)), 0.0, 1.0)
+        image = tf.where(draw[5] < view.jitter, changed, image)
+        image = tf.where(draw[6] < view.gray, tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image)), image)
+        image = tf.where(draw[7] < view.blur, _convolved(image, 0.1 + 1.9 * draw[8]), image)
+        image = tf.where(draw[9] < view.solarize, tf.where(image < 0.5, image, 1.0 - image), image)
+        views[f"view{number + 1}"] = (tf.reshape(image, [*size, 3]) - augment.MEAN) / augment.DEVIATION
+    return views
+
+
+def _convolved(image, sigma, taps: int = 23):
+    """SimCLR's blur: a Gaussian of a tenth of the image's side, as two depthwise convolutions."""
+    place = tf.cast(tf.range(taps) - taps // 2, tf.float32)
+    kernel = tf.tile(tf.reshape(tf.nn.softmax(-tf.square(place / sigma) / 2), [taps, 1, 1, 1]), [1, 1, 3, 1])
+    image = tf.nn.depthwise_conv2d(image[tf.newaxis], kernel, [1, 1, 1, 1], "SAME")
+    return tf.nn.depthwise_conv2d(image, tf.transpose(kernel, [1, 0, 2, 3]), [1, 1, 1, 1], "SAME")[0]
+
+
+def operation_costs(images, size):
+    """(name, milliseconds of one call, expected calls in two views) of every operation."""
+    one, two = augment.RECIPES["BYOL"]
+    image = tf.random.stateless_uniform([*size, 3], [0, 0], 0, 255)
+    planes = tf.transpose(image, [2, 0, 1])
+    jpeg = images[len(images) // 2]
+    height, width = (int(side) for side in augment.image_size(jpeg))
+    window = tf.constant([height // 8, width // 8, height * 3 // 4, width * 3 // 4])
+    (crop,) = augment.decode_crops(jpeg, [window])
+    draws = [tf.constant(0.7)] * 5
+    jitter = one.jitter + two.jitter
+    operations = {
+        "decode the whole JPEG": (lambda x: tf.io.decode_jpeg(x, channels=3), jpeg, 0),
+        "decode 3/4 x 3/4 of it": (lambda x: augment.decode_crops(x, [window]), jpeg, 1),
+        "size and two windows": (
+            lambda x: [augment.crop_window([s, 0], *tf.unstack(augment.image_size(x))) for s in (0, 1)], jpeg, 1,
+        ),
+        "resize": (lambda x: augment.resized(x, size), crop, 2),
+        "to planes": (lambda x: tf.transpose(x, [2, 0, 1]), image, 2),
+        "flip": (lambda x: tf.reverse(x, [2]), planes, one.flip + two.flip),
+        "jitter, all of it": (lambda x: augment.jittered(x, draws, one), planes, jitter),
+        "- brightness": (lambda x: augment.brightened(x, 1.1), planes, jitter),
+        "- contrast": (lambda x: augment.contrasted(x, 1.1), planes, jitter),
+        "- saturation": (lambda x: augment.saturated(x, 1.1), planes, jitter),
+        "- hue": (lambda x: augment.hue_turned(x, 0.05), planes, jitter),
+        "gray": (augment.gray, planes, one.gray + two.gray),
+        "blur": (lambda x: augment.blurred(x, 1.5), planes, one.blur + two.blur),
+        "solarize": (augment.solarized, planes, one.solarize + two.solarize),
+        "normalise, back to [h, w, 3]": (augment.interleaved, planes, 2),
+    }  # fmt: skip
+    return [(name, _milliseconds(function, value), times) for name, (function, value, times) in operations.items()]
+
+
+def _milliseconds(function, value, calls: int = 30, repeats: int = 3) -> float:
+    """Median time of one call, less that of a call that does nothing."""
+    values = [value] * calls
+    full = timed_rounds(values, lambda x, _: function(x))
+    empty = timed_rounds(values, lambda x, _: tf.strings.length(x) if x.dtype == tf.string else x)
+    times = [[next(rounds) for _ in range(repeats)] for rounds in (full, empty)]
+    return 1000 * (statistics.median(times[0]) - statistics.median(times[1])) / calls

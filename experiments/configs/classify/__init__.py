@@ -1,0 +1,1 @@
+"""Classification: one experiment is one file."""

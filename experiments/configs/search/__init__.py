@@ -1,0 +1,1 @@
+"""Search of layers: one experiment is one file."""

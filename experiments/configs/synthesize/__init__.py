@@ -1,0 +1,1 @@
+"""Image synthesis: one experiment is one file."""

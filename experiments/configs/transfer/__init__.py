@@ -1,0 +1,1 @@
+"""Detection and segmentation: one experiment is one file."""

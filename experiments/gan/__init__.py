@@ -1,0 +1,1 @@
+"""Adversarial training of a generator: task, scores, samples, export."""

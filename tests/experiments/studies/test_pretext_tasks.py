@@ -1,0 +1,119 @@
+"""The comparison of pretext tasks: its table and figure from given numbers, what is done is not done again, a tiny run of all of it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import benchmark
+from experiments.configs.pretrain import compare_r18_photos
+from experiments.studies import pretext_tasks
+
+
+def written(folder, numbers):
+    for (task, seed, measure), value in numbers.items():
+        (folder / f"{task}-{seed}").mkdir(exist_ok=True)
+        (folder / f"{task}-{seed}" / f"{measure}.json").write_text(json.dumps(value))
+
+
+def test_table_and_figure(tmp_path):
+    assert set(pretext_tasks.TASKS) == {"scratch", *compare_r18_photos.TASKS}
+    # 10, 12 and 14 have mean 12 and standard deviation 2.
+    numbers = {("pixpro", seed, "probe"): value for seed, value in ((10, 0.14), (2, 0.12), (0, 0.10))}
+    written(tmp_path, {**numbers, ("scratch", 0, "linear"): 0.085, ("byol", 1, "probe"): 0.5})
+    table = pretext_tasks.scores(tmp_path)
+    assert table["pixpro", "probe"] == [0.10, 0.12, 0.14] and ("pixpro", "knn") not in table
+    rows = dict(line.strip("| ").split(" | ", 1) for line in pretext_tasks.text(table).splitlines()[2:])
+    assert rows == {
+        **{title: "- | - | - | -" for title in pretext_tasks.TASKS.values()},
+        "scratch": "- | 8.5 | - | -",
+        "BYOL": "- | - | 50.0 | -",
+        "PixPro": "- | - | 12.0 ± 2.0 | -",
+    }
+    pretext_tasks.draw(table, str(tmp_path / "figure.png"))
+    assert (tmp_path / "figure.png").read_bytes()[1:4] == b"PNG"
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What was started, in the place of running it: (binary, config, folder, seed)."""
+    started = []
+
+    def start(binary, config, folder, seed, mode="train_and_eval"):
+        started.append((binary.__module__.rpartition(".")[2], config, folder, seed))
+        folder.mkdir(parents=True)
+        (folder / "ckpt-1.index").write_text("")
+        (folder / "backbone.index").write_text("")
+        return {"accuracy": 0.2, "mean_iou": 0.3}
+
+    monkeypatch.setattr(pretext_tasks, "start", start)
+    monkeypatch.setattr(pretext_tasks, "neighbours", lambda config, seed: 0.1)
+    return started
+
+
+def test_each_encoder_is_trained_once_and_judged_by_all(tmp_path, calls, capsys):
+    arguments = [
+        f"--workdir={tmp_path}",
+        "--source=photos.zip",
+        "--records=camvid",
+        "--epochs=3",
+        "--width=0.25",
+        "--seeds",
+        "1",
+        "--tasks",
+    ]
+    benchmark.main(["pretext", *arguments, "scratch", "fpn"])
+    assert [call[0] for call in calls] == [
+        "classify",
+        "transfer",
+        "transfer",
+        "pretrain",
+        "classify",
+        "transfer",
+        "transfer",
+    ]
+    assert {call[3] for call in calls} == {1}
+    assert [call[1].init for call in calls if call[0] != "pretrain"] == [""] * 3 + [
+        str(tmp_path / "fpn-1/pretrain/backbone")
+    ] * 3
+    linear, probe, finetuned, pretraining = (call[1] for call in calls[:4])
+    assert [part.width for part in (linear.backbone, probe.encoder, finetuned.encoder, pretraining.encoder)] == [
+        0.25
+    ] * 4
+    assert linear.source.path == pretraining.source.path == "photos.zip" and pretraining.schedule.epochs == 3
+    assert (
+        linear.freeze.mode == probe.freeze.mode == "inference"
+        and "freeze" not in finetuned
+        and "pyramid" in pretraining
+    )
+    assert probe.train_data.input_path == finetuned.train_data.input_path == "camvid/train-*.tfrecord"
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.index")] == ["fpn-1/pretrain/backbone.index"]
+    assert "| PixPro on FPN | 10.0 | 20.0 | 30.0 | 30.0 |" in capsys.readouterr().out
+    (tmp_path / "fpn-1/probe.json").unlink()
+    (tmp_path / "fpn-1/probe").rename(tmp_path / "gone")
+    benchmark.main(["pretext", *arguments, "scratch", "fpn"])
+    assert len(calls) == 8 and calls[-1][2] == tmp_path / "fpn-1/probe"
+    with pytest.raises(SystemExit):
+        benchmark.main(["pretext", f"--workdir={tmp_path}"])
+
+
+@pytest.mark.slow
+def test_a_tiny_comparison(tmp_path, capsys):
+    arguments = [
+        f"--workdir={tmp_path}",
+        "--smoke",
+        "--seeds",
+        "0",
+        "--tasks",
+        "fpn",
+        f"--figure={tmp_path / 'all.png'}",
+    ]
+    pretext_tasks.main(arguments)
+    first = capsys.readouterr().out
+    assert "fpn, seed 0: pre-training" in first and (tmp_path / "all.png").exists()
+    for measure in pretext_tasks.MEASURES:
+        (score,) = pretext_tasks.scores(tmp_path)["fpn", measure]
+        assert 0 <= score <= 1 and np.isfinite(score)
+    pretext_tasks.main(arguments)
+    again = capsys.readouterr().out
+    assert "seed" not in again and again.strip() in first

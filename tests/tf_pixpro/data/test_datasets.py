@@ -1,0 +1,207 @@
+"""Sources and batches: the same whatever carries them, in a known order, whole after a restart, loud about bad files."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tf_pixpro import data
+
+
+def jpeg(number: int, size=(60, 48)) -> bytes:
+    generator = np.random.default_rng(number)
+    blocks = generator.integers(0, 256, (6, 6, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(blocks).resize(size).save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def files():
+    return {f"train/{'cat' if i % 2 else 'dog'}/{i:02d}.jpg": jpeg(i) for i in range(10)}
+
+
+@pytest.fixture
+def folder(tmp_path, files):
+    return write(tmp_path / "images", files)
+
+
+def write(root, files):
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+def zip_of(path, files, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def batches(source, count, **options):
+    options = {"size": (16, 16), "global_batch": 4, "seed": 5, **options}
+    return [tf.nest.map_structure(np.array, b) for b in data.pretrain_dataset(source, **options).take(count)]
+
+
+def assert_same(one, two):
+    assert len(one) == len(two)
+    for a, b in zip(one, two):
+        for name in ("view1", "view2", "box1", "box2"):
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_folder_and_zip_give_the_same_bytes(folder, files, tmp_path):
+    expected = batches(data.source(folder), 3)
+    assert expected[0]["view1"].shape == (4, 16, 16, 3) and expected[0]["box1"].dtype == np.float32
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        assert_same(batches(data.source(zip_of(tmp_path / f"{compression}.zip", files, compression)), 3), expected)
+    assert_same(batches(data.source(folder), 3), expected)
+    assert not np.array_equal(batches(data.source(folder), 1, seed=6)[0]["view1"], expected[0]["view1"])
+
+
+def test_a_run_that_starts_later_goes_on_where_it_was(folder):
+    whole = batches(data.source(folder), 7)
+    assert_same(batches(data.source(folder), 3, start_step=4), whole[4:])
+
+
+def test_every_epoch_shows_each_image_once_in_another_order():
+    order = data._shuffled(10, seed=5)
+    epochs = [[int(order(tf.constant(10 * epoch + i, tf.int64))) for i in range(10)] for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+@pytest.mark.parametrize(("pipelines", "replicas"), [(2, 2), (1, 2)])
+def test_parts_of_a_batch_put_together_are_the_batch(folder, pipelines, replicas):
+    expected = batches(data.source(folder), 3)
+    parts = [
+        batches(
+            data.source(folder),
+            3 * replicas // pipelines,
+            input_context=tf.distribute.InputContext(pipelines, i, replicas),
+        )
+        for i in range(pipelines)
+    ]
+    for step in range(3):
+        here = [
+            batch for part in parts for batch in part[step * replicas // pipelines : (step + 1) * replicas // pipelines]
+        ]
+        together = {name: np.concatenate([batch[name] for batch in here]) for name in here[0]}
+        assert_same([together], [expected[step]])
+
+
+def records(path, files, key="image/encoded"):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for number, content in enumerate(files.values()):
+            feature = {
+                key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[content])),
+                "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[number % 2])),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    return path
+
+
+def test_records_resume_and_divide_too(tmp_path, files):
+    source = data.source(records(tmp_path / "a.tfrecord", files))
+    assert source.num_examples == 10 and len(source.class_names) == 2
+    whole = batches(source, 6)
+    assert_same(batches(source, 2, start_step=4), whole[4:])
+    parts = [batches(source, 2, input_context=tf.distribute.InputContext(2, i, 2)) for i in (0, 1)]
+    together = {name: np.concatenate([part[1][name] for part in parts]) for name in whole[1]}
+    assert_same([together], [whole[1]])
+
+
+def test_labels_come_from_folders(folder):
+    source = data.source(folder, split="train")
+    assert source.class_names == ("cat", "dog")
+    rows = list(data.labelled_dataset(source, (16, 16), batch=4))
+    assert [len(row["label"]) for row in rows] == [4, 4, 2] and rows[0]["image"].shape == (4, 16, 16, 3)
+    assert sorted(np.concatenate([row["label"] for row in rows])) == [0] * 5 + [1] * 5
+    assert sum(len(row["label"]) for row in data.labelled_dataset(source, (16, 16), limit=3)) == 3
+
+
+def test_scenes_are_a_source():
+    source = data.source("scenes", num_examples=6, size=(32, 32))
+    assert batches(source, 1)[0]["view2"].shape == (4, 16, 16, 3) and len(source.class_names) == 8
+
+
+def test_a_bad_image_is_replaced_named_and_counted(tmp_path, files, caplog):
+    files = {**files, "train/cat/bad.jpg": jpeg(99)[:-400]}
+    good = batches(data.source(write(tmp_path / "images", files)), 60)  # a single file, even of few and in every epoch
+    assert all(np.isfinite(batch["view1"]).all() and len(batch["view1"]) == 4 for batch in good)
+    assert caplog.text.count("bad.jpg") == 1 and "number 1 so far" in caplog.text
+
+
+@pytest.mark.parametrize(("bad", "share"), [(2, 0.01), (1, 0.0)])
+def test_too_many_bad_images_stop_the_run(tmp_path, files, bad, share):
+    files = {**files, **{f"train/cat/bad{i}.jpg": jpeg(99)[:-400] for i in range(bad)}}
+    source = data.source(write(tmp_path / "images", files))
+    message = rf"at most {share:.2%} of the images may be undecodable. Received {bad} of .*bad0\.jpg"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        batches(source, 60, max_bad_share=share)
+
+
+def test_labelled_images_leave_bad_ones_out_and_say_so(tmp_path, files, caplog):
+    source = data.source(write(tmp_path / "images", {**files, "train/cat/bad.jpg": jpeg(99)[:-400]}), split="train")
+    rows = data.labelled_dataset(source, (16, 16), batch=4, max_bad_share=0.5)
+    assert sum(len(row["label"]) for row in rows) == source.num_examples - 1 == 10
+    assert "bad.jpg" in caplog.text and "left out (number 1 so far)" in caplog.text
+
+
+def test_anything_may_be_made_of_training_images(folder):
+    def prepare(example, seed):
+        return tf.cast(example["label"], tf.int32), seed
+
+    labels, seeds = next(iter(data.training_dataset(data.source(folder, split="train"), prepare, global_batch=10)))
+    assert sorted(labels.numpy()) == [0] * 5 + [1] * 5 and len(set(map(tuple, seeds.numpy()))) == 10
+
+
+def test_wrong_sources_are_refused(tmp_path, files):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "broken.zip").write_bytes(b"PK not a zip")
+    small = write(tmp_path / "small", {"a.jpg": jpeg(0, (60, 20))})
+    fake = write(tmp_path / "fake", {"a.jpg": b"no image at all"})
+    for make, error, words in [
+        (lambda: data.source(tmp_path / "nowhere"), FileNotFoundError, "where there is nothing"),
+        (lambda: data.source(tmp_path / "nowhere.zip"), FileNotFoundError, "where there is nothing"),
+        (lambda: data.source(tmp_path / "empty"), ValueError, "images .* are needed"),
+        (lambda: data.source(tmp_path / "notes.txt"), ValueError, "Received the file"),
+        (lambda: data.source(tmp_path / "broken.zip"), ValueError, "Make it anew"),
+        (lambda: data.source(small), ValueError, "sides of at least 32 pixels.*60x20"),
+        (lambda: data.source(fake), ValueError, "a.jpg and others are none"),
+        (lambda: data.source(write(tmp_path / "ok", files), split="val"), ValueError, "split='val' and .* has train"),
+        (
+            lambda: data.source(records(tmp_path / "b.tfrecord", files, "image")),
+            ValueError,
+            "need the key 'image/encoded'",
+        ),
+        (lambda: data.source("tfds:no_such_set"), ValueError, "TFDS data set and split are needed"),
+        (lambda: data.source(tmp_path / "ok", size=3), ValueError, "has no options"),
+        (lambda: data.pretrain_dataset(data.source("scenes"), size=96), ValueError, r"\(height, width\) .* size=96"),
+        (lambda: batches(data.source(tmp_path / "ok"), 1, global_batch=0), ValueError, "must divide over the replicas"),
+    ]:
+        with pytest.raises(error, match=words):
+            make()
+
+
+def test_real_photos_in_their_zip(shared_data):
+    source = data.source(shared_data("photos/flowers_sub.zip"), split="train")
+    assert source.num_examples == 140 and source.class_names == ("daisy", "dandelion", "roses", "sunflowers", "tulips")
+    assert np.isfinite(batches(source, 1, size=(64, 64))[0]["view1"]).all()
+
+
+def test_a_tfds_data_set_is_a_source(tmp_path):
+    from tf_pixpro.data.scenes_tfds import ScenesConfig, SyntheticScenes
+
+    config = ScenesConfig(name="tiny", size=(32, 32), train=6, validation=2)
+    SyntheticScenes(config=config, data_dir=tmp_path).download_and_prepare()
+    source = data.source("tfds:synthetic_scenes/tiny", split="validation", data_dir=str(tmp_path))
+    assert source.num_examples == 2 and len(source.class_names) == 8
+    assert_same(batches(source, 1, start_step=1), batches(source, 2)[1:])

@@ -1,0 +1,1 @@
+"""The trial of one candidate: small networks, the proxy task, the rejection tests, the verdict."""

@@ -1,0 +1,188 @@
+"""Encoders in and out of checkpoints: what Model Garden's tasks read as a backbone, and what a training run leaves behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Collection
+
+import tensorflow as tf
+from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+from tf_evonorm.keras_generation import layered
+
+# Where an encoder may lie in a checkpoint: a backbone file, a training run, a checkpoint of a model or of a Model Garden model.
+# A pyramid in the place of the encoder holds it as its own backbone; a frozen backbone holds it as its encoder.
+_PLACES = (
+    ("backbone",),
+    ("model", "encoder", "backbone"),
+    ("model", "encoder"),
+    ("encoder",),
+    ("model", "backbone", "encoder"),
+    ("model", "backbone"),
+)
+_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_SHOWN = 8
+
+
+def save_backbone(encoder: tf.keras.Model, path: str) -> str:
+    """Writes an encoder as the checkpoint that Model Garden reads with `init_checkpoint_modules='backbone'`.
+
+    Args:
+      encoder: a built `tf.keras.Model`, usually `PixPro(...).encoder`. One of several parts (`tf_pixpro.transfer.models.detectors.pyramid`) is written
+        part by part, as its `checkpoint_items` says: `backbone`, `decoder`, `head`.
+      path: prefix of the files, `PATH.index` and `PATH.data-*`. Existing files of that name are replaced.
+
+    Returns:
+      The path, to be given as `init_checkpoint`.
+
+    Raises:
+      ValueError: if `encoder` is no built encoder, or the path is a folder.
+    """
+    _check_encoder(encoder)
+    path = os.fspath(path)
+    if tf.io.gfile.isdir(path):
+        raise ValueError(
+            f"path must be the prefix of a file. Received the folder {path!r}. Pass {os.path.join(path, 'backbone')!r}."
+        )
+    tf.io.gfile.makedirs(os.path.dirname(path) or ".")
+    return tf.train.Checkpoint(**getattr(encoder, "checkpoint_items", {"backbone": layered(encoder)})).write(path)
+
+
+def load_backbone(encoder: tf.keras.Model, path: str) -> str:
+    """Fills an encoder from a checkpoint: all of it, or an error that names what does not fit and leaves it untouched.
+
+    Variables are compared by place, shape and dtype before the first is read. Layers are matched by their order, as Model Garden
+    does, so their names may differ.
+
+    Args:
+      encoder: a built `tf.keras.Model`.
+      path: a checkpoint, or a folder whose latest one is taken. The encoder may lie in it as `backbone` (`save_backbone`), as
+        `model/encoder` (a training run), as `encoder` (`tf.train.Checkpoint` of a PixPro) or as `model/backbone`.
+
+    Returns:
+      The path of the checkpoint that was read.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint at `path`.
+      ValueError: if `encoder` is no built encoder, the file is damaged, holds no encoder, or its variables are not the encoder's.
+    """
+    _check_encoder(encoder)
+    path = _checkpoint(os.fspath(path))
+    stored = _variables(path)
+    place = next((p for p in _PLACES if any(key.startswith("/".join(p) + "/") for key in stored)), None)
+    if place is None:
+        places = ", ".join("/".join(p) for p in _PLACES)
+        held = ", ".join(sorted({key.split("/")[0] for key in stored})) or "nothing"
+        raise ValueError(
+            f"a checkpoint must hold an encoder as one of {places}. Received {path!r}, which holds {held}."
+        )
+    found = _below(stored, place)
+    # A training run of Keras 3 keeps the encoder in that generation's own way.
+    tree = encoder if any(key.startswith("_operations/") for key in found) else layered(encoder)
+    _compare(_own_variables(tree), found, path)
+    for name in reversed(place):
+        tree = tf.train.Checkpoint(**{name: tree})
+    tree.read(path).expect_partial().assert_existing_objects_matched()
+    return path
+
+
+def check_parts(items: dict, path: str, partial: Collection[str] = ()) -> list[str]:
+    """Compares the parts of a model with those of the same name in a checkpoint, before anything is read.
+
+    Args:
+      items: name -> built layer or model.
+      path: a checkpoint, as `save_backbone` writes it.
+      partial: parts of which the checkpoint may hold less.
+
+    Returns:
+      Names of the parts that both have, in the order of `items`.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint at `path`.
+      ValueError: if there is no such part, or one's variables differ.
+    """
+    stored = _variables(_checkpoint(path))
+    with tempfile.TemporaryDirectory() as folder:
+        own = _variables(tf.train.Checkpoint(**items).write(os.path.join(folder, "parts")))
+    parts = [name for name in items if _below(stored, (name,))]
+    if not parts:
+        held = ", ".join(sorted({key.split("/")[0] for key in stored})) or "nothing"
+        raise ValueError(f"a checkpoint must hold one of {', '.join(items)}. Received {path!r}, which holds {held}.")
+    for name in parts:
+        expected, found = _below(own, (name,)), _below(stored, (name,))
+        if name in partial:
+            expected = {key: value for key, value in expected.items() if key in found}
+        _compare(expected, found, path)
+    return parts
+
+
+def _check_encoder(encoder):
+    if hasattr(encoder, "momentum_encoder"):
+        raise ValueError(f"an encoder is needed. Received the pretext model {encoder.name!r}. Pass its `encoder`.")
+    if not isinstance(encoder, tf.keras.Model) or not encoder.built:
+        raise ValueError(f"an encoder must be a built tf.keras.Model. Received {encoder!r}. Build it before.")
+
+
+def _checkpoint(path):
+    found = tf.train.latest_checkpoint(path) if tf.io.gfile.isdir(path) else path
+    if found is None or not tf.io.gfile.exists(f"{found}.index"):
+        what = "a folder without a checkpoint" if tf.io.gfile.isdir(path) else "a path at which there is none"
+        raise FileNotFoundError(
+            f"path must be a checkpoint, its name without '.index', or a folder with one. Received {path!r}, {what}."
+        )
+    return found
+
+
+def _variables(path):
+    """Key -> (name, shape, dtype) of every variable of a checkpoint, each read once so that damage shows before it is used."""
+    try:
+        reader = tf.train.load_checkpoint(path)
+        shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+        graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(reader.get_tensor(_GRAPH))
+        for key in shapes:
+            reader.get_tensor(key)
+    except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"{path!r} must be a whole checkpoint of tf.train.Checkpoint. Reading it gave: {error}"
+        ) from error
+    names = {a.checkpoint_key: a.full_name for node in graph.nodes for a in node.attributes}
+    return {key: (names.get(key) or key, tuple(shapes[key]), dtypes[key]) for key in shapes if key != _GRAPH}
+
+
+def _own_variables(tree):
+    """The same for what is in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _below(_variables(tf.train.Checkpoint(own=tree).write(os.path.join(folder, "own"))), ("own",))
+
+
+def _below(variables, place):
+    prefix = "/".join(place) + "/"
+    # An optimizer of the older kind keeps its slots below the weights.
+    inside = {key[len(prefix) :]: value for key, value in variables.items() if key.startswith(prefix)}
+    return {key: value for key, value in inside.items() if ".OPTIMIZER_SLOT" not in key}
+
+
+def _compare(expected, stored, path):
+    faults = _faults(expected, stored)
+    if not faults:
+        return
+    by_name = [{name: (name, *kind) for name, *kind in variables.values()} for variables in (expected, stored)]
+    # One block more or less moves all later layers by some places; names then say it in fewer words.
+    faults = min(faults, _faults(*by_name) or faults, key=len)
+    rest = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    raise ValueError(
+        f"the checkpoint must hold exactly the encoder's variables. {path!r} does not: {'; '.join(faults[:_SHOWN])}{rest}. "
+        "Build the encoder with the options that it was trained with."
+    )
+
+
+def _faults(expected, stored):
+    faults = [f"{expected[key][0]} is missing" for key in sorted(expected.keys() - stored.keys())]
+    faults += [f"{stored[key][0]} is not in the encoder" for key in sorted(stored.keys() - expected.keys())]
+    for key in sorted(expected.keys() & stored.keys()):
+        (name, *own), (other, *theirs) = expected[key], stored[key]
+        if own != theirs:
+            kinds = [f"{list(shape)} {dtype.name}" for shape, dtype in (own, theirs)]
+            faults.append(f"{name} is {kinds[0]}, but {other} in the file is {kinds[1]}")
+    return faults

@@ -1,0 +1,288 @@
+"""Where images come from, and how they become batches: folders, zips, TFRecords, TFDS and synthetic scenes, all through tf.data.
+
+The order of the images and what is done to each depend only on the seed and on the running number of the example, so that several
+replicas or workers see together what one would see, and a run that starts again at step k goes on with batch k.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional
+
+import numpy as np
+import tensorflow as tf
+
+from tf_pixpro.data.sources import Source, source
+from tf_pixpro.views.augment import View, centre_view, recipe_views, two_views
+
+__all__ = ["Source", "labelled_dataset", "pretrain_dataset", "source", "training_dataset"]
+
+_TRIES = 8
+_AT_ONCE = 16  # images read and decoded side by side
+
+
+def pretrain_dataset(
+    source: Source,
+    size: tuple[int, int] = (224, 224),
+    global_batch: int = 256,
+    seed: int = 0,
+    recipe: str | tuple[View, View] = "BYOL",
+    input_context: Optional[tf.distribute.InputContext] = None,
+    start_step: int = 0,
+    max_bad_share: float = 0.01,
+    **changes: Any,
+) -> tf.data.Dataset:
+    """Endless batches of two views per image, for `PixPro`.
+
+    Args:
+      source: from `tf_pixpro.data.source`.
+      size: (height, width) of the views, pixels.
+      global_batch: images per step over all replicas.
+      seed: of order and augmentation.
+      recipe: see `tf_pixpro.views.augment.two_views`.
+      input_context: of the strategy; this pipeline then gives its own part of each global batch, in batches of one replica.
+      start_step: step whose batch comes first. Where images can be picked (folder, zip, scenes) this costs nothing; TFRecords and
+        TFDS read over the skipped records without decoding them.
+      max_bad_share: share of images that may fail to decode. Each is logged by name, counted, and replaced by another image. A single
+        bad file is let pass, unless this is 0.
+      **changes: of the recipe: scale, ratio, vertical_flip or any other attribute of `tf_pixpro.views.augment.View`, for both views.
+
+    Returns:
+      Dataset of {'view1', 'view2': [b, H, W, 3] float32, 'box1', 'box2': [b, 4] float32}, static shapes.
+
+    Raises:
+      ValueError: if the global batch does not divide over the replicas, or an argument is out of its range.
+      TypeError: if `changes` names what a view does not have.
+      tf.errors.InvalidArgumentError: while running, when more than max_bad_share of the images so far could not be decoded.
+    """
+    _check_size(size)
+    pair = recipe_views(recipe, **changes)
+
+    def views(example, seed):
+        return two_views(example["bytes"], seed, size, pair)
+
+    return training_dataset(source, views, global_batch, seed, input_context, start_step, max_bad_share)
+
+
+def training_dataset(
+    source: Source,
+    prepare: Callable,
+    global_batch: int = 256,
+    seed: int = 0,
+    input_context: Optional[tf.distribute.InputContext] = None,
+    start_step: int = 0,
+    max_bad_share: float = 0.01,
+) -> tf.data.Dataset:
+    """Endless batches of whatever is made of each image; each epoch has its own order and its own seeds.
+
+    Args:
+      source: from `tf_pixpro.data.source`.
+      prepare: (example, seed [2] int32) -> tensors of fixed shapes; see `Source` for an example.
+      global_batch, seed, input_context, start_step, max_bad_share: see `pretrain_dataset`.
+
+    Returns:
+      Dataset of what `prepare` gives, in batches of one replica.
+
+    Raises:
+      ValueError, tf.errors.InvalidArgumentError: see `pretrain_dataset`.
+    """
+    per_replica, part, parts = _share_of(global_batch, input_context)
+    if not 0 <= max_bad_share <= 1:
+        raise ValueError(f"max_bad_share must be in [0, 1]. Received max_bad_share={max_bad_share}.")
+    mine = global_batch // parts
+    fails = _Failures(max_bad_share, source)
+
+    def number_of(local):
+        """Running number, over all pipelines, of this pipeline's example."""
+        return local // mine * global_batch + part * mine + local % mine
+
+    def prepared(number, example):
+        return prepare(example, _seed32(tf.stack([tf.cast(seed, tf.int64), number])))
+
+    numbers = tf.data.Dataset.range(start_step * mine, tf.int64.max).map(number_of)
+    if source.read is not None:
+        order = _shuffled(source.num_examples, seed)
+
+        @tf.autograph.experimental.do_not_convert
+        def attempts(number):
+            return fails.first_good(lambda t: source.read(order(number + t)), lambda e: prepared(number, e))
+
+        examples = _each(numbers, attempts)
+    else:
+        # A stream cannot be asked for another image, so a bad one is replaced by the one before it, seen anew.
+        stream = source.stream(seed).repeat().skip(start_step * global_batch)
+        stream = tf.data.Dataset.zip((tf.data.Dataset.range(start_step * global_batch, tf.int64.max), stream))
+        if parts > 1:
+            stream = stream.filter(lambda number, _: number % global_batch // mine == part)
+        pairs = stream.scan(_none_yet(source), lambda last, pair: (pair[1], (*pair, last)))
+
+        @tf.autograph.experimental.do_not_convert
+        def attempts(number, example, last):
+            return fails.first_good(
+                lambda t: tf.nest.map_structure(lambda a, b: tf.where(t > 0, b, a), example, last),
+                lambda e: prepared(number, e),
+            )
+
+        examples = _each(pairs, attempts)
+    batches = examples.batch(per_replica, drop_remainder=True)
+    return batches.map(fails.checked(per_replica)).prefetch(2)
+
+
+def labelled_dataset(
+    source: Source,
+    size: tuple[int, int] = (224, 224),
+    batch: int = 64,
+    input_context: tf.distribute.InputContext | None = None,
+    limit: Optional[int] = None,
+    margin: float = 256 / 224,
+    max_bad_share: float = 0.01,
+) -> tf.data.Dataset:
+    """All images once, in their order, with labels and without augmentation.
+
+    Args:
+      source: from `tf_pixpro.data.source`, with labels.
+      size: (height, width), pixels; the short side is scaled to `margin` times it, and the centre cut out.
+      batch: images per step over all replicas.
+      input_context: of the strategy.
+      limit: at most so many images, evenly spread over the source.
+      margin: 1 takes the largest centre there is.
+      max_bad_share: share of images that may fail to decode. Each is logged by name, counted, and left out.
+
+    Returns:
+      Dataset of {'image': [b, H, W, 3] float32 normalised, 'label': [b] int64}; the last batch may be smaller.
+
+    Raises:
+      ValueError: if the source has no labels.
+      tf.errors.InvalidArgumentError: while running, when more than max_bad_share of the images so far could not be decoded.
+    """
+    _check_size(size)
+    if not source.class_names:
+        raise ValueError(
+            f"labels are needed. Received {source.name} without classes. Put images into one folder per class."
+        )
+    per_replica, part, parts = _share_of(batch, input_context)
+    if source.read is not None:
+        count = source.num_examples if limit is None else min(limit, source.num_examples)
+        examples = (
+            tf.data.Dataset.range(count).shard(parts, part).map(lambda i: source.read(i * source.num_examples // count))
+        )
+    else:
+        examples = source.stream(None).shard(parts, part)
+        examples = examples if limit is None else examples.take(-(-limit // parts))
+
+    fails = _Failures(max_bad_share, source)
+
+    def prepared(example):
+        return {"image": centre_view(example["bytes"], size, margin), "label": example["label"]}
+
+    @tf.autograph.experimental.do_not_convert
+    def if_good(example):
+        # The second try is of the same image: it notes the failure and fails again.
+        return fails.first_good(lambda _: example, prepared, tries=2)
+
+    return _each(examples, if_good).batch(per_replica).map(fails.checked(per_replica)).prefetch(2)
+
+
+def _check_size(size):
+    sides = tuple(size) if isinstance(size, (tuple, list)) else ()
+    if len(sides) != 2 or not all(isinstance(side, (int, np.integer)) and side > 0 for side in sides):
+        raise ValueError(f"size must be (height, width) in pixels. Received size={size!r}.")
+
+
+def _share_of(global_batch, context):
+    """(images of one replica, number of this pipeline, number of pipelines)."""
+    replicas, part, parts = (1, 0, 1) if context is None else (
+        context.num_replicas_in_sync, context.input_pipeline_id, context.num_input_pipelines
+    )  # fmt: skip
+    if global_batch < 1 or global_batch % replicas:
+        raise ValueError(
+            f"the global batch must divide over the replicas. Received {global_batch} images, {replicas} replicas. "
+            f"Pass a multiple of {replicas}."
+        )
+    return global_batch // replicas, part, parts
+
+
+def _shuffled(count: int, seed: int) -> Callable:
+    """Running number -> index: every epoch another permutation, without a buffer."""
+
+    def index(number):
+        epoch, place = number // count, number % count
+        key = tf.stack([tf.cast(seed, tf.int64), epoch])
+        return tf.random.experimental.index_shuffle(place, key, tf.cast(count - 1, tf.int64)) if count > 1 else place
+
+    return index
+
+
+def _seed32(seed64):
+    return tf.cast(seed64 % (2**31 - 1), tf.int32)
+
+
+def _each(dataset, make):
+    """One element of `make(element)` for each element, side by side on all cores, in order."""
+    return dataset.interleave(
+        make, cycle_length=_AT_ONCE, block_length=1, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def _none_yet(source):
+    return {"bytes": tf.constant(b""), "label": tf.constant(0, tf.int64), "name": tf.constant("")}
+
+
+class _Failures:
+    """Images that could not be decoded: counted, named in the log, and too many of them an error.
+
+    Files have names of their own, and one that is read again in the next epoch is no second one. Records have none: each reading counts.
+    """
+
+    def __init__(self, max_share: float, source: Source):
+        self.max_share, self.source, self.seen = max_share, source.name, 0
+        self.images = source.num_examples if source.read is not None else None
+        self.count = 0
+        self.names: set[str] = set()
+        self.last: list[str] = []
+
+    def first_good(self, read, prepare, tries=_TRIES):
+        """Dataset of the one `prepare(read(t))` that works, for t = 0, 1, ...; what failed before it is noted."""
+
+        @tf.autograph.experimental.do_not_convert
+        def attempt(t):
+            noted = tf.cond(t > 0, lambda: tf.numpy_function(self._note, [read(t - 1)["name"]], tf.int64), lambda: t)
+            with tf.control_dependencies([noted]):
+                return prepare(read(t))
+
+        return tf.data.Dataset.range(tries).map(attempt).ignore_errors().take(1)
+
+    def checked(self, batch):
+        """A map over batches that fails as soon as too many images were bad."""
+
+        def check(*parts):
+            with tf.control_dependencies([tf.numpy_function(self._check, [batch], tf.int64)]):
+                return tf.nest.map_structure(tf.identity, parts if len(parts) > 1 else parts[0])
+
+        return check
+
+    def _note(self, name):
+        name = name.decode(errors="replace")
+        if self.images is None or name not in self.names:
+            self.names.add(name)
+            self.count += 1
+            self.last = [*self.last[-2:], name]
+            tf.get_logger().warning(
+                "An image could not be decoded and is left out (number %d so far): %s", self.count, name
+            )
+        return np.int64(self.count)
+
+    def _check(self, batch):
+        self.seen += int(batch)
+        known = self.seen + self.count
+        known = known if self.images is None else min(known, self.images)
+        # What is read ahead of the batches may hold bad images that were noted and sound ones that were not yet seen.
+        allowed = self.max_share * (known + _AT_ONCE)
+        if self.images is not None and self.max_share:
+            allowed = max(allowed, 1)
+        enough = self.max_share == 0 or self.seen >= 1 / self.max_share
+        if enough and self.count > allowed:
+            raise ValueError(
+                f"at most {self.max_share:.2%} of the images may be undecodable. Received {self.count} of {known} in {self.source}, "
+                f"such as {', '.join(self.last)}. Repair or remove them, or raise max_bad_share."
+            )
+        return np.int64(self.seen)

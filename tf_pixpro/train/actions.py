@@ -1,0 +1,115 @@
+"""What happens after each inner loop of training: the progress bar, the stop at a non-finite loss, the pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from tf_pixpro.pretext.figures import correspondence_figure, similarity_figure
+
+
+class Progress:
+    """A bar with loss, images/s and time left; it also writes images/s into the train summaries.
+
+    Args:
+      global_step: variable, the step reached.
+      steps: step at which the run ends.
+      global_batch: images per step.
+      show: whether to draw the bar (on stderr).
+
+    It is a train action, a context manager, and `restart` is an eval action: time spent in evaluation is no training time. The
+    first inner loop compiles and gives no rate.
+    """
+
+    def __init__(self, global_step: tf.Variable, steps: int, global_batch: int, show: bool = True):
+        self._step, self._steps, self._batch, self._show = global_step, steps, global_batch, show
+        self._since = None
+
+    def __enter__(self):
+        self._done = int(self._step.numpy())
+        options = {"unit": "step", "dynamic_ncols": True, "smoothing": 0.1}
+        self._bar = tqdm(total=self._steps, initial=self._done, disable=not self._show, **options)
+        return self
+
+    def __exit__(self, *_):
+        self._bar.close()
+
+    def __call__(self, output):
+        now, done = time.monotonic(), int(self._step.numpy())
+        shown = {"loss": f"{float(output['training_loss']):.3f}"}
+        if self._since is not None:
+            output["images_per_second"] = (done - self._done) * self._batch / (now - self._since)
+            shown["images/s"] = f"{output['images_per_second']:.1f}"
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(done - self._done)
+        self._done, self._since = done, now
+
+    def restart(self, _: Any = None) -> None:
+        """Starts the clock anew, after something that was not training."""
+        self._since = time.monotonic() if self._since is not None else None
+
+
+class StopAtNonFinite:
+    """Stops a run whose loss or gradient is no longer finite, before anything of it is saved."""
+
+    def __init__(self, global_step: tf.Variable, workdir: str):
+        self._step, self._workdir = global_step, workdir
+
+    def __call__(self, output):
+        counted = "nonfinite_steps" in output  # else the task does not look at each step, and the mean loss has to tell
+        behind = int(output.pop("nonfinite_steps") if counted else not np.isfinite(float(output["training_loss"])))
+        if behind:
+            raise FloatingPointError(
+                f"loss and gradient must stay finite. They did not {'at' if counted else 'by'} step "
+                f"{int(self._step.numpy()) - behind + 1}. Start again with a "
+                f"lower learning rate, a longer warm-up or float32. The checkpoints in {self._workdir} are from before that step."
+            )
+
+
+class Pictures:
+    """Writes correspondences and similarity maps of a few images as TensorBoard pictures.
+
+    Args:
+      model: a `PixPro`.
+      views: a batch {'view1', 'view2', 'box1', 'box2'} of the images to draw.
+      folder: where the summaries go; None computes and writes nothing (every worker must take part).
+      global_step: variable, the step reached.
+      every: steps between two drawings, the first after the first inner loop.
+    """
+
+    def __init__(
+        self,
+        model: tf.keras.Model,
+        views: Mapping[str, tf.Tensor],
+        folder: str | None,
+        global_step: tf.Variable,
+        every: int,
+    ):
+        self._model, self._views, self._step, self._every = model, views, global_step, every
+        self._writer = tf.summary.create_file_writer(folder) if folder else tf.summary.create_noop_writer()
+        self._next, self._drawn = 0, False
+        self._project = tf.function(lambda images: model.project(images, training=False))
+
+    def __call__(self, _):
+        if self._step.numpy() < self._next:
+            return
+        self._next = self._step.numpy() + self._every
+        views = self._views
+        features = [tf.cast(self._project(views[name]), tf.float32).numpy() for name in ("view1", "view2")]
+        with self._writer.as_default(step=self._step):
+            for i in range(len(features[0])):
+                view1, view2, box1, box2 = (views[name][i] for name in ("view1", "view2", "box1", "box2"))
+                similarity = similarity_figure(view1, view2, features[0][i], features[1][i])
+                tf.summary.image(f"similarity/{i}", similarity[None])
+                if not self._drawn:
+                    pairs = correspondence_figure(
+                        view1, view2, box1, box2, features[0][i].shape[:2], self._model.distance
+                    )
+                    tf.summary.image(f"correspondence/{i}", pairs[None])
+        self._drawn = True
+        self._writer.flush()

@@ -1,0 +1,215 @@
+"""What every task shares: Model Garden's train loop with resume on every worker, progress, the best checkpoint, and a stop at NaN."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from typing import Any, Callable, Optional
+
+import tensorflow as tf
+from absl import logging
+from official.core import base_task, config_definitions, train_lib, train_utils
+from official.modeling import optimization
+
+from tf_pixpro.train.actions import Progress, StopAtNonFinite
+
+MODES = ("train", "eval", "train_and_eval")
+
+
+class NonFiniteSteps(tf.keras.metrics.Metric):
+    """How many steps lie behind the first one whose loss or gradient was not finite on any replica, itself included."""
+
+    def __init__(self, name: str = "nonfinite_steps", **kwargs: Any):
+        super().__init__(name=name, **kwargs)
+        # All replicas count the same.
+        self.steps = self.add_weight(name="steps", initializer="zeros", aggregation=tf.VariableAggregation.MEAN)
+
+    def update_state(self, *values: tf.Tensor) -> tf.Tensor:
+        finite = tf.reduce_all([tf.math.is_finite(tf.cast(value, tf.float32)) for value in values])
+        bad = tf.cast(~finite, tf.float32)
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            bad = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, bad)
+        return self.steps.assign_add(tf.cast((bad > 0) | (self.steps > 0), tf.float32))
+
+    def result(self) -> tf.Tensor:
+        return tf.identity(self.steps)
+
+
+def latest_step(folder: Optional[str]) -> int:
+    """Global step of the latest checkpoint in a folder; 0 without one."""
+    path = tf.train.latest_checkpoint(folder) if folder else None
+    return int(train_utils.read_global_step_from_checkpoint(path)) if path else 0
+
+
+def experiment_config(
+    steps: int, global_batch: int, trainer: Mapping[str, Any] | None = None, runtime: Mapping[str, Any] | None = None
+) -> config_definitions.ExperimentConfig:
+    """Model Garden's configuration of a run.
+
+    Args:
+      steps: optimizer steps of the whole run.
+      global_batch: images per step, over all replicas.
+      trainer: keyword arguments of Model Garden's `TrainerConfig`, such as steps_per_loop or checkpoint_interval.
+      runtime: keyword arguments of its `RuntimeConfig`, such as mixed_precision_dtype.
+
+    Raises:
+      TypeError: if Model Garden knows no such argument.
+    """
+    trainer = {"train_steps": steps, "best_checkpoint_export_subdir": "best", **(trainer or {})}
+    trainer.setdefault("summary_interval", trainer.get("steps_per_loop", 1000))
+    data = {"global_batch_size": global_batch}
+    return config_definitions.ExperimentConfig(
+        task=config_definitions.TaskConfig(
+            train_data=config_definitions.DataConfig(is_training=True, **data),
+            validation_data=config_definitions.DataConfig(is_training=False, **data),
+        ),
+        trainer=config_definitions.TrainerConfig(**trainer),
+        runtime=config_definitions.RuntimeConfig(**(runtime or {})),
+    )
+
+
+def run(
+    task: base_task.Task,
+    config: config_definitions.ExperimentConfig,
+    strategy: tf.distribute.Strategy,
+    workdir: str,
+    mode: str = "train_and_eval",
+    best: tuple[str, str] | None = None,
+    keep: Callable[[tf.keras.Model, str], object] | None = None,
+    train_actions: Callable[[Any], list] | None = None,
+    progress: bool = True,
+) -> tuple[tf.keras.Model, dict[str, float]]:
+    """Trains, evaluates, or both, with Model Garden's loop; starting again in the same folder goes on where the run was.
+
+    Args:
+      task: a Model Garden task made with logging_dir=workdir.
+      config: from `experiment_config`.
+      strategy: a `tf.distribute.Strategy`.
+      workdir: gets the checkpoints, `best/` (the best one), what `keep` writes, and summaries in `train/` and `validation/`.
+      mode: 'train', 'eval' or 'train_and_eval'. The last also evaluates before the first step.
+      best: (name of the result that ranks checkpoints, 'higher' or 'lower'), or None to keep no best one.
+      keep: (model, folder) -> None, writes what others read of a model; called for `best/` with each better one and for `workdir` at
+        the end of training.
+      train_actions: trainer -> actions to be called with the results of each inner loop, see `tf_pixpro.train.actions`.
+      progress: whether to draw a progress bar on stderr.
+
+    Returns:
+      (the trained model, with averaged weights if the optimizer averages; results of the last evaluation as a dict, empty if there was
+      none).
+
+    Raises:
+      ValueError: if mode is unknown, 'eval' finds no checkpoint, or the latest one cannot be read.
+      FloatingPointError: at the end of the inner loop in which a loss became non-finite; nothing is saved after that step.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be train, eval or train_and_eval. Received mode={mode!r}.")
+    if mode == "eval" and not tf.train.latest_checkpoint(workdir):
+        raise ValueError(f"mode='eval' needs a checkpoint. Received workdir={workdir!r} without one. Train first.")
+    _check_readable(tf.train.latest_checkpoint(workdir))
+    if "train" in mode and latest_step(workdir) >= config.trainer.train_steps:
+        logging.warning("%s holds all %d steps of this run; nothing is left to train.", workdir, latest_step(workdir))
+    chief = strategy.extended.should_checkpoint
+    kept, exporter = workdir, None
+    if best is not None:
+        name, comparison = best
+        config = config.replace(
+            trainer=config.trainer.replace(best_checkpoint_eval_metric=name, best_checkpoint_metric_comp=comparison)
+        )
+    if not chief:
+        kept = _follower_folder(workdir, config.trainer.best_checkpoint_export_subdir)
+    if best is not None and mode == "train_and_eval":
+        exporter = _Best(os.path.join(kept, config.trainer.best_checkpoint_export_subdir), name, comparison)
+        exporter.keep = keep
+    with strategy.scope():
+        trainer = train_utils.create_trainer(
+            config, task, train="train" in mode, evaluate="eval" in mode, checkpoint_exporter=exporter
+        )
+    bar = Progress(
+        trainer.global_step, config.trainer.train_steps, config.task.train_data.global_batch_size, progress and chief
+    )
+    results: dict = {}
+    after_train = [StopAtNonFinite(trainer.global_step, workdir), bar]
+    if train_actions is not None:
+        after_train += [*train_actions(trainer), bar.restart]
+    runner = _Runner(
+        strategy,
+        task,
+        mode,
+        config,
+        workdir,
+        trainer=trainer,
+        save_summary=chief,
+        train_actions=after_train,
+        eval_actions=[results.update, bar.restart],
+    )
+    with bar:
+        if mode == "train_and_eval" and trainer.global_step.numpy() == 0:
+            with strategy.scope():
+                runner.controller.evaluate(steps=config.trainer.validation_steps)
+        runner.run()
+    if "train" in mode and isinstance(trainer.optimizer, optimization.ExponentialMovingAverage):
+        with strategy.scope():
+            trainer.optimizer.swap_weights()  # the averages are what was evaluated, and what is kept
+    if "train" in mode and keep is not None:
+        keep(trainer.model, kept)
+    return trainer.model, {name: float(value) for name, value in results.items()}
+
+
+def _check_readable(checkpoint):
+    """Model Garden reads it deep inside, where a torn file is an error without a name."""
+    if not checkpoint:
+        return
+    try:
+        reader = tf.train.load_checkpoint(checkpoint)
+        for name in reader.get_variable_to_dtype_map():
+            reader.get_tensor(name)
+    except (IndexError, ValueError, tf.errors.OpError) as error:
+        raise ValueError(
+            f"the latest checkpoint must be whole. Received {checkpoint}, which cannot be read: {error}. Put an older one first in the "
+            "file `checkpoint` beside it, or take another working folder."
+        ) from error
+
+
+class _Best(train_utils.BestCheckpointExporter):
+    """Keeps the best checkpoint, and beside it what `keep` writes of its model."""
+
+    keep: Optional[Callable] = None
+
+    def maybe_export_checkpoint(self, checkpoint, eval_logs, global_step, write_logs=True):
+        better = super().maybe_export_checkpoint(checkpoint, eval_logs, global_step, write_logs)
+        if better and self.keep is not None:
+            self.keep(checkpoint.model, self._export_dir)
+        return better
+
+
+def _follower_folder(workdir, best):
+    """A folder for a worker that is not the chief: it takes part in saving, and must think the same checkpoint the best so far."""
+    folder = tempfile.mkdtemp()
+    known = os.path.join(workdir, best, "info.json")
+    if tf.io.gfile.exists(known):
+        tf.io.gfile.makedirs(os.path.join(folder, best))
+        tf.io.gfile.copy(known, os.path.join(folder, best, "info.json"))
+    return folder
+
+
+class _Runner(train_lib.OrbitExperimentRunner):
+    """Model Garden's runner, with resume on every worker: there, only the chief finds the checkpoint."""
+
+    def _maybe_build_checkpoint_manager(self):
+        manager = super()._maybe_build_checkpoint_manager()
+        latest = tf.train.latest_checkpoint(self.model_dir)
+        if self.strategy.extended.should_checkpoint or not latest:
+            return manager
+        # The others save into folders of their own (all must take part); give them the chief's last word, and its step.
+        own = os.path.join(manager.directory, os.path.basename(latest))
+        for file in tf.io.gfile.glob(f"{latest}.*"):
+            tf.io.gfile.copy(file, own + file[len(latest) :])
+        tf.compat.v1.train.update_checkpoint_state(manager.directory, own)
+        return tf.train.CheckpointManager(
+            self.trainer.checkpoint,
+            directory=manager.directory,
+            max_to_keep=1,
+            step_counter=self.trainer.global_step,
+            checkpoint_interval=self.params.trainer.checkpoint_interval,
+        )

@@ -1,0 +1,1 @@
+"""Detectors and segmenters around an encoder, and the parts that they share."""

@@ -1,0 +1,1 @@
+"""Views of an image: decoding, cropping, colour operations, RandAugment."""

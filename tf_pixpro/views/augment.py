@@ -1,0 +1,293 @@
+"""From the bytes of an image to two augmented views and their boxes: the only augmentation code in the house.
+
+Every function is stateless: what it draws, it draws from the seed that it is given. Images are float32 in 0..255: [h, w, 3] when they
+come and go, and [3, h, w] in between, where colour operations are several times as fast on planes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tf_pixpro.geometry import crop_box, flip_box
+from tf_pixpro.views.colour import blurred, brightened, contrasted, gray, hue_turned, saturated, solarized
+from tf_pixpro.views.rand_augment import rand_augmented
+
+MEAN = (0.485, 0.456, 0.406)
+DEVIATION = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What may happen to one view, in this order: crop and resize, flip, jitter, gray, blur, solarize; see `random_operations`.
+
+    Attributes:
+      scale: least and largest area of the crop, shares of the image.
+      ratio: least and largest width / height of the crop.
+      flip, vertical_flip, jitter, gray, blur, solarize: probabilities.
+      brightness, contrast, saturation: factors are drawn from 1 - value .. 1 + value.
+      hue: largest turn, shares of the circle.
+      sigma: least and largest standard deviation of the blur, pixels.
+      random_operations: so many of `tf_pixpro.views.rand_augment`, after the blur, which then comes before gray. They turn, shear and shift the
+        image, of which the box knows nothing.
+
+    Raises:
+      ValueError: scale or ratio does not rise, an area beyond the image, or a probability outside 0..1.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    vertical_flip: float = 0.0
+    jitter: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    gray: float = 0.2
+    blur: float = 0.0
+    sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+    random_operations: int = 0
+
+    def __post_init__(self):
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(
+                f"scale must be two rising shares of the area. Received scale={self.scale}. Pass e.g. (0.08, 1.0)."
+            )
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(
+                f"ratio must be two rising quotients of width and height. Received ratio={self.ratio}. Pass e.g. (0.75, 1.33)."
+            )
+        for name in ("flip", "vertical_flip", "jitter", "gray", "blur", "solarize"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a probability, 0 to 1. Received {name}={getattr(self, name)}.")
+
+
+_STRONG = View(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
+
+# Source: the authors' `contrast/data/transform.py`, all of its sets for training; "BYOL" is their recipe.
+RECIPES = {
+    "BYOL": (View(blur=1.0), View(blur=0.1, solarize=0.2)),
+    "NULL": (View(jitter=0.0, gray=0.0),) * 2,
+    "InstDisc": (View(jitter=1.0, saturation=0.4, hue=0.4),) * 2,
+    "MoCov2": (View(saturation=0.4, blur=0.5),) * 2,
+    "SimCLR": (_STRONG,) * 2,
+    "RandAug": (dataclasses.replace(_STRONG, random_operations=2),) * 2,
+}
+
+
+@tf.autograph.experimental.do_not_convert
+def two_views(
+    image_bytes: tf.Tensor,
+    seed: tf.Tensor,
+    size: tuple[int, int] = (224, 224),
+    recipe: str | tuple[View, View] = "BYOL",
+    **changes: Any,
+) -> dict[str, tf.Tensor]:
+    """Two random views of one image.
+
+    Args:
+      image_bytes: scalar string, a JPEG, PNG, BMP or GIF (first frame). Of a JPEG only the part that a view needs is decoded.
+      seed: [2] integer; the same seed gives the same views.
+      size: (height, width) of both views in pixels.
+      recipe: a name in `RECIPES`, or a pair of `View`.
+      **changes: attributes of both views in the place of the recipe's, such as scale, ratio or vertical_flip.
+
+    Returns:
+      {'view1', 'view2': [height, width, 3] float32, normalised by ImageNet's mean and deviation; 'box1', 'box2': [4] float32}.
+
+    Raises:
+      ValueError: for an unknown recipe, or a value outside its range.
+      TypeError: a `View` has no such attribute.
+      tf.errors.InvalidArgumentError: when run, if the bytes are no image.
+
+    Source: pixpro's `contrast/data`: paper section 4.1 names BYOL's augmentations. Unlike the authors' Pillow code, values are not
+      rounded to 8 bits between operations, except in hue.
+    """
+    views = recipe_views(recipe, **changes)
+    seeds = tf.unstack(tf.random.experimental.stateless_split(tf.cast(seed, tf.int32), 4))
+    sides = tf.unstack(image_size(image_bytes), num=2)
+    windows = [crop_window(seeds[v], sides[0], sides[1], views[v].scale, views[v].ratio) for v in (0, 1)]
+    result = {}
+    for v, crop in enumerate(decode_crops(image_bytes, windows)):
+        result[f"view{v + 1}"], flips = augmented(crop, seeds[2 + v], size, views[v])
+        result[f"box{v + 1}"] = flip_box(crop_box(*tf.unstack(windows[v]), *sides), *flips)
+    return result
+
+
+def recipe_views(recipe: str | tuple[View, View], **changes: Any) -> tuple[View, View]:
+    """The two views of a recipe, by name or as they are, with other attributes where `changes` names them."""
+    views: Any = recipe
+    if isinstance(recipe, str):
+        if recipe not in RECIPES:
+            raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, or two Views. Received recipe={recipe!r}.")
+        views = RECIPES[recipe]
+    changes = {name: tuple(value) if isinstance(value, Sequence) else value for name, value in changes.items()}
+    one, two = (dataclasses.replace(view, **changes) for view in views)
+    return one, two
+
+
+def centre_view(image_bytes: tf.Tensor, size: tuple[int, int] = (224, 224), margin: float = 256 / 224) -> tf.Tensor:
+    """The evaluation view: short side scaled to margin * size, centre cut out, normalised; [height, width, 3] float32."""
+    sides = tf.cast(image_size(image_bytes), tf.float32)
+    window = tf.minimum(
+        sides, tf.reduce_min(sides / tf.constant(size, tf.float32)) * tf.constant(size, tf.float32) / margin
+    )
+    window = tf.maximum(tf.cast(tf.round(window), tf.int32), 1)
+    corner = (tf.cast(sides, tf.int32) - window) // 2
+    (crop,) = decode_crops(image_bytes, [tf.concat([corner, window], 0)])
+    return normalised(resized(crop, size))
+
+
+def image_size(image_bytes: tf.Tensor) -> tf.Tensor:
+    """[2] int32 (height, width); only the header of a JPEG is read."""
+
+    def decoded():
+        return tf.shape(tf.io.decode_image(image_bytes, expand_animations=False))[:2]
+
+    return tf.cond(tf.io.is_jpeg(image_bytes), lambda: tf.image.extract_jpeg_shape(image_bytes)[:2], decoded)
+
+
+def decode_crops(image_bytes: tf.Tensor, windows: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Crops of an image, each [h, w, 3] uint8; of a JPEG only the rectangle around all windows is decoded.
+
+    Args:
+      image_bytes: scalar string.
+      windows: list of [4] int32 (top, left, height, width) in pixels.
+    """
+    corners = tf.stack(windows)
+    first = tf.reduce_min(corners[:, :2], axis=0)
+    extent = tf.reduce_max(corners[:, :2] + corners[:, 2:], axis=0) - first
+
+    def jpeg():
+        return tf.image.decode_and_crop_jpeg(image_bytes, tf.concat([first, extent], 0), channels=3)
+
+    def other():
+        image = tf.ensure_shape(tf.io.decode_image(image_bytes, channels=3, expand_animations=False), [None, None, 3])
+        return tf.slice(image, [first[0], first[1], 0], [extent[0], extent[1], 3])
+
+    part = tf.cond(tf.io.is_jpeg(image_bytes), jpeg, other)
+    starts = [window[:2] - first for window in windows]
+    return [
+        tf.slice(part, [start[0], start[1], 0], [window[2], window[3], 3]) for start, window in zip(starts, windows)
+    ]
+
+
+def crop_window(
+    seed: tf.Tensor,
+    height: tf.Tensor | int,
+    width: tf.Tensor | int,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    tries: int = 10,
+) -> tf.Tensor:
+    """A random crop: area uniform in `scale`, logarithm of the aspect uniform, the first of ten draws that fits.
+
+    Args:
+      seed: [2] integer.
+      height, width: of the image, pixels.
+      scale: shares of the image's area.
+      ratio: width / height.
+
+    Returns:
+      [4] int32 (top, left, height, width); if no draw fits, the largest central crop whose aspect is allowed.
+
+    Source: the authors' `RandomResizedCropCoord.get_params` (torchvision's sampler).
+    """
+    draw = tf.random.stateless_uniform([4, tries], seed)
+    rows, columns = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    area = rows * columns * (scale[0] + draw[0] * (scale[1] - scale[0]))
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = tf.exp(low + draw[1] * (high - low))
+    w, h = tf.round(tf.sqrt(area * aspect)), tf.round(tf.sqrt(area / aspect))
+    fits = (w > 0) & (w <= columns) & (h > 0) & (h <= rows)
+    top, left = tf.floor(draw[2] * (rows - h + 1)), tf.floor(draw[3] * (columns - w + 1))
+    drawn = tf.stack([top, left, h, w], -1)[tf.argmax(fits)]
+    h, w = tf.minimum(rows, tf.round(columns / ratio[0])), tf.minimum(columns, tf.round(rows * ratio[1]))
+    central = tf.stack([tf.floor((rows - h) / 2), tf.floor((columns - w) / 2), h, w])
+    return tf.cast(tf.where(tf.reduce_any(fits), drawn, central), tf.int32)
+
+
+def augmented(
+    crop: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], view: View
+) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+    """One view of a crop.
+
+    Args:
+      crop: [h, w, 3] uint8.
+      seed: [2] integer.
+      size: (height, width) of the result.
+      view: what may happen to it.
+
+    Returns:
+      ([height, width, 3] float32, normalised, (flipped horizontally, flipped vertically) scalar bools).
+    """
+    draw = tf.unstack(tf.random.stateless_uniform([12], seed))
+    flips = (draw[0] < view.flip, draw[1] < view.vertical_flip)
+    planes = tf.ensure_shape(tf.transpose(resized(crop, size), [2, 0, 1]), [3, *size])
+    planes = _maybe(view.flip, draw[0], lambda x: tf.reverse(x, [2]), planes)
+    planes = _maybe(view.vertical_flip, draw[1], lambda x: tf.reverse(x, [1]), planes)
+    planes = _maybe(view.jitter, draw[2], lambda x: jittered(x, draw[3:8], view), planes)
+    sigma = view.sigma[0] + draw[10] * (view.sigma[1] - view.sigma[0])
+    if view.random_operations:
+        planes = _maybe(view.blur, draw[9], lambda x: blurred(x, sigma), planes)
+        planes = rand_augmented(planes, tf.random.experimental.stateless_fold_in(seed, 1), view.random_operations)
+    planes = _maybe(view.gray, draw[8], gray, planes)
+    if not view.random_operations:
+        planes = _maybe(view.blur, draw[9], lambda x: blurred(x, sigma), planes)
+    planes = _maybe(view.solarize, draw[11], solarized, planes)
+    return interleaved(tf.ensure_shape(planes, [3, *size])), flips
+
+
+def _maybe(probability, draw, change, planes):
+    """The changed image with a probability; a change that never or always happens costs no branch."""
+    if probability <= 0:
+        return planes
+    if probability >= 1:
+        return change(planes)
+    return tf.cond(draw < probability, lambda: change(planes), lambda: planes)
+
+
+def resized(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """[h, w, 3] -> [*size, 3]: bilinear, antialiased when it shrinks, like Pillow's; float32 in 0..255."""
+    return tf.image.resize(image, size, antialias=True)
+
+
+_SCALE = tuple(1 / (255 * d) for d in DEVIATION)
+_SHIFT = tuple(m / d for m, d in zip(MEAN, DEVIATION))
+
+
+def normalised(image: tf.Tensor) -> tf.Tensor:
+    """[..., 3] in 0..255 -> what the encoder sees."""
+    return image * tf.constant(_SCALE) - tf.constant(_SHIFT)
+
+
+def interleaved(planes: tf.Tensor) -> tf.Tensor:
+    """[3, h, w] in 0..255 -> [h, w, 3], normalised."""
+    planes = planes * tf.constant(_SCALE, shape=[3, 1, 1]) - tf.constant(_SHIFT, shape=[3, 1, 1])
+    return tf.transpose(planes, [1, 2, 0])
+
+
+def jittered(planes: tf.Tensor, draws: tf.Tensor, view: View) -> tf.Tensor:
+    """Brightness, contrast, saturation and hue in a random order; `draws` are five numbers in 0..1, the last for the order."""
+    amounts = (view.brightness, view.contrast, view.saturation)
+    factors = [1 - amount + 2 * amount * draw for amount, draw in zip(amounts, draws[:3])]
+    turn = view.hue * (2 * draws[3] - 1)
+    orders = list(itertools.permutations(range(4)))
+    order = tf.gather(tf.constant(orders), tf.cast(draws[4] * len(orders), tf.int32))
+    amounts = tf.gather(tf.stack([*factors, turn]), order)
+    # `tf.switch_case` would be unfolded into the graph, where branches not taken still cost two milliseconds at 224 pixels.
+    specs = [tf.TensorSpec(planes.shape, tf.float32), tf.TensorSpec([], tf.float32)]
+    changes = [tf.function(c).get_concrete_function(*specs) for c in (brightened, contrasted, saturated, hue_turned)]
+    for place in range(4):
+        inputs = [planes, amounts[place]]
+        (planes,) = tf.raw_ops.Case(
+            branch_index=order[place], input=inputs, Tout=[tf.float32], branches=changes, output_shapes=[planes.shape]
+        )
+    return planes

@@ -14,7 +14,7 @@ PACKAGES = ("tf_pixpro", "tf_evonorm", "experiments")
 # Each package's rooms from the ground up. A room imports itself and rooms of lower floors; packages import downward too.
 LAW = {
     "tf_evonorm": (
-        ("keras_generation", "atomic"),
+        ("keras_generation", "atomic", "mistakes"),
         ("functional",),
         ("layers",),
         ("backbones", "replace"),

@@ -1,5 +1,19 @@
 """Pure mathematics of the normalizations: moments, and each formula with its own gradient."""
 
 from tf_evonorm.functional.evonorm import OVER, all_sum, batch_moments, evonorm_b, evonorm_s, fitting_groups, moments
+from tf_evonorm.functional.reductions import compilable, mean_and_variance, raised, sums_over_places, worth_compiling
 
-__all__ = ["OVER", "all_sum", "batch_moments", "evonorm_b", "evonorm_s", "fitting_groups", "moments"]
+__all__ = [
+    "OVER",
+    "all_sum",
+    "batch_moments",
+    "compilable",
+    "evonorm_b",
+    "evonorm_s",
+    "fitting_groups",
+    "mean_and_variance",
+    "moments",
+    "raised",
+    "sums_over_places",
+    "worth_compiling",
+]

@@ -71,7 +71,7 @@ def pretext_model(config, steps: int) -> PixPro:
     """The model of a config, for a run of that many steps; new weights.
 
     The section `model` names its kind, `pixpro` (the default) or `pixcontrast`; a section `instance` adds the term that it names, `byol`
-    or `simclr`; a section `pyramid` puts `tf_pixpro.transfer.models.detectors.pyramid.pyramid` on the encoder.
+    or `simclr`; a section `pyramid` puts `tf_pixpro.transfer.models.pyramid.pyramid` on the encoder.
     """
     build, parts, settings = sessions.build, {}, {"name": "pixpro", **config.model}
     if settings.get("pixel_weight", 1.0):
@@ -90,7 +90,7 @@ def pretext_encoder(config) -> tf.keras.Model:
     encoder = build(resnet, "encoder", config.get("encoder"), norm_act=norm_act)
     if "pyramid" not in config:
         return encoder
-    from tf_pixpro.transfer.models.detectors.pyramid import (
+    from tf_pixpro.transfer.models.pyramid import (
         pyramid,  # Model Garden's vision part takes ten seconds to import
     )
 

@@ -14,6 +14,7 @@ from experiments.gan.export import export_generator
 from experiments.gan.samples import SamplePictures, grid
 from experiments.launch import session
 from tf_pixpro import data
+from tf_pixpro.views.augment import centre_view
 
 CONFIGS = ["biggan_32_cifar10", "biggan_deep_128_imagenet"]
 NAMES = ["cat", "dog", "owl"]
@@ -60,7 +61,7 @@ def test_batches_are_functions_of_their_number(name):
 
 def test_colours_are_those_of_the_file():
     pixels = np.random.default_rng(0).integers(0, 256, [8, 8, 3]).astype("uint8")
-    view = data.centre_view(tf.io.encode_png(pixels), (8, 8), 1.0)
+    view = centre_view(tf.io.encode_png(pixels), (8, 8), 1.0)
     np.testing.assert_allclose(synthesize.coloured(view), pixels / 127.5 - 1, atol=1e-5)
 
 

@@ -29,7 +29,7 @@ def save_backbone(encoder: tf.keras.Model, path: str) -> str:
     """Writes an encoder as the checkpoint that Model Garden reads with `init_checkpoint_modules='backbone'`.
 
     Args:
-      encoder: a built `tf.keras.Model`, usually `PixPro(...).encoder`. One of several parts (`tf_pixpro.transfer.models.detectors.pyramid`) is written
+      encoder: a built `tf.keras.Model`, usually `PixPro(...).encoder`. One of several parts (`tf_pixpro.transfer.models.pyramid`) is written
         part by part, as its `checkpoint_items` says: `backbone`, `decoder`, `head`.
       path: prefix of the files, `PATH.index` and `PATH.data-*`. Existing files of that name are replaced.
 

@@ -26,7 +26,7 @@ class _OfObjects:
       init: checkpoint of the encoder, see `tf_pixpro.load_backbone`; None starts from scratch.
       logging_dir: folder of the run.
       init_modules: parts of the model that `init` must hold and that are read, of 'backbone', 'decoder' and 'head'; more than the
-        backbone where a `tf_pixpro.transfer.models.detectors.pyramid.Pyramid` was pre-trained.
+        backbone where a `tf_pixpro.transfer.models.pyramid.Pyramid` was pre-trained.
     """
 
     def __init__(self, params, build, optimizer, init=None, logging_dir=None, name=None, init_modules=("backbone",)):

@@ -86,7 +86,7 @@ def test_an_unknown_binary_is_one_line():
 
 
 def test_flags_reach_the_binary(tmp_path):
-    code = "from experiments import commands; commands.pixpro()"
+    code = "from experiments.launch import commands; commands.pixpro()"
     arguments = ["predict", f"--saved_model={tmp_path}/none", f"--images={tmp_path}", f"--output={tmp_path}/out"]
     run = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 1 and "Traceback" not in run.stderr

@@ -16,7 +16,7 @@ print(*[name for name in sys.modules if name.split(".")[0] in ("tensorflow", "ke
 
 
 def test_no_tensorflow():
-    names = ["primitives", "graph", "checks", "evolution", "study"]
+    names = ["space.primitives", "space.graph", "space.checks", "study.evolution", "study.study"]
     run = subprocess.run([sys.executable, "-c", ALONE.format(names=names)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == []

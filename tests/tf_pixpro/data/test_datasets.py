@@ -9,6 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tf_pixpro import data
+from tf_pixpro.data import datasets
 
 
 def jpeg(number: int, size=(60, 48)) -> bytes:
@@ -71,7 +72,7 @@ def test_a_run_that_starts_later_goes_on_where_it_was(folder):
 
 
 def test_every_epoch_shows_each_image_once_in_another_order():
-    order = data._shuffled(10, seed=5)
+    order = datasets._shuffled(10, seed=5)
     epochs = [[int(order(tf.constant(10 * epoch + i, tf.int64))) for i in range(10)] for epoch in range(3)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]

@@ -11,7 +11,6 @@ from experiments import classify
 from experiments.export import export
 from experiments.launch import session
 from experiments.launch.schedule import Schedule
-from tf_evonorm.layers.named import LAYERS, norm_act
 from tf_pixpro import data
 from tf_pixpro.train import loop
 
@@ -63,19 +62,6 @@ def test_every_config_builds_a_model(name, layer):
     assert model.output_shape == (None, 7)
     layers = {type(weighted).__name__ for weighted in model.backbone.layers}
     assert ("EvoNormS0" in layers) == (layer == "evonorm_s0")
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_layers_by_name(layer):
-    made = norm_act(layer)(apply_act=True)
-    assert made(tf.ones([2, 4, 4, 48])).shape == (2, 4, 4, 48)
-
-
-def test_a_wrong_layer_is_refused():
-    with pytest.raises(ValueError, match=r"must be default or one of bn_relu, .* Received layer='evonorm'"):
-        norm_act("evonorm")
-    with pytest.raises(ValueError, match=r"holds options of frn\. Received \{'groups': 2\}"):
-        norm_act("frn", groups=2)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ CONSTRAINTS ?= constraints/$(STACK).txt
 WORKDIR ?= workdir/demo
 RUN = TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 
-.PHONY: demo test keras3 slow thorough docs lint wheel clean
+.PHONY: demo test keras3 slow thorough coverage docs lint wheel release clean
 
 demo: $(VENV)/installed  ## pre-train, fine-tune with few labels, print the table (IMAGES=folder-or-zip for your own pictures)
 	$(RUN) -m experiments.demo --workdir=$(WORKDIR) $(if $(IMAGES),--images=$(IMAGES))
@@ -24,8 +24,11 @@ slow: $(VENV)/installed  ## training runs and process kills
 thorough: $(VENV)/installed  ## what takes too long for every change: all transfer configs
 	$(RUN) -m pytest -m thorough
 
+coverage: $(VENV)/installed  ## line coverage of the quick tests, into build/coverage
+	$(RUN) -m pytest -n 2 --cov=tf_evonorm --cov=tf_pixpro --cov=experiments --cov-report=term --cov-report=html:build/coverage
+
 docs: $(VENV)/installed  ## the API reference, into build/docs
-	$(RUN) -W ignore -m pdoc --docformat google -o build/docs $$(find tf_pixpro tf_evonorm -name '*.py' | sed 's|/__init__||; s|\.py$$||; s|/|.|g' | sort)
+	$(RUN) -W ignore -m pdoc --docformat google -o build/docs $$(find tf_pixpro tf_evonorm experiments -name '*.py' -not -path '*/configs/*' | sed 's|/__init__||; s|\.py$$||; s|/|.|g' | sort)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -37,7 +40,7 @@ wheel: $(VENV)/installed  ## build the sdist, and from it the wheel, into dist/;
 	$(VENV)/bin/python -m build -o dist .
 	rm -rf build/wheel-venv && $(PYTHON) -m venv build/wheel-venv
 	build/wheel-venv/bin/pip install -q -c $(CONSTRAINTS) dist/*.whl
-	cd build && TF_CPP_MIN_LOG_LEVEL=3 wheel-venv/bin/python ../tests/examples.py ../README.md
+	cd build && TF_CPP_MIN_LOG_LEVEL=3 wheel-venv/bin/python ../tests/examples.py ../README.md ../docs/layers.md ../docs/serving.md
 
 constraints/%.txt:
 	@echo "Python 3.11 or 3.12 is needed. Received $(PYTHON), which is $*. Pass PYTHON=/path/to/python3.11."; exit 1
@@ -47,6 +50,14 @@ $(VENV)/installed: setup.py $(CONSTRAINTS)
 	$(VENV)/bin/pip install -q --disable-pip-version-check -c $(CONSTRAINTS) setuptools -e ".[addons,experiments,test]"
 	$(VENV)/bin/pip check
 	touch $@
+
+release: lint test wheel  ## VERSION=X.Y.Z: tags it, where the tree is clean and the changelog has its dated section
+	@test -z "$$(git status --porcelain)" || { echo "The tree must be clean. Commit first."; exit 1; }
+	@grep -q '__version__ = "$(VERSION)"' tf_pixpro/version.py || { echo "tf_pixpro/version.py must say $(VERSION)."; exit 1; }
+	@grep -qE '^## $(VERSION) \([0-9]{4}-[0-9]{2}-[0-9]{2}\)' CHANGELOG.md || { echo "CHANGELOG.md needs '## $(VERSION) (YYYY-MM-DD)'."; exit 1; }
+	test -f dist/tf_pixpro-$(VERSION)-py3-none-any.whl
+	git tag -a v$(VERSION) -m "Version $(VERSION)"
+	@echo "Tagged v$(VERSION); dist/ holds the sdist and the wheel."
 
 clean:
 	rm -rf .venv .venv-* build dist

@@ -36,12 +36,15 @@ EXTRAS = {
     "search": SEARCH,
     "postgresql": POSTGRESQL,
     "pytorch": ["torch"],  # for three tests of files that PyTorch itself has written; they are skipped without it
-    "experiments": [*TRANSFER, *SEARCH, "absl-py", "ml_collections", "matplotlib", "scikit-learn"],
+    "experiments": [*TRANSFER, *SEARCH, "absl-py", "ml_collections", "matplotlib", "safetensors", "scikit-learn"],
     "test": [
         *POSTGRESQL,
         "build",
         "hypothesis",
+        "ipykernel",
+        "nbclient",
         "pytest",
+        "pytest-cov",
         "pytest-timeout",
         "pytest-xdist",
         "ruff",

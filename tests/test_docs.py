@@ -13,6 +13,7 @@ import tf_evonorm
 import tf_pixpro
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 
 
 class Page(html.parser.HTMLParser):
@@ -65,7 +66,7 @@ def headings(text):
     }
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/measurements.md"])
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_links_of_the_documents(name):
     page = ROOT / name
     links = [link for link in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in link]

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_evonorm import functional
+from tf_evonorm.layers import activations
 from tf_evonorm.layers.norm_act import NormAct
 
 
@@ -16,8 +17,8 @@ class _Activated(NormAct):
 
     def __init__(self, activation="relu", v_initializer="ones", v_regularizer=None, v_constraint=None, **kwargs):
         super().__init__(**kwargs)
-        self.learned = activation == "swish_v"
-        self.activation = activation if self.learned else tf.keras.activations.get(activation)
+        self.activation = activations.activation(activation)
+        self.learned = self.activation == activations.SWISH_V
         self.describe("v", v_initializer, v_regularizer, v_constraint)
 
     def build(self, input_shape):
@@ -36,13 +37,12 @@ class _Activated(NormAct):
         if not self.apply_act:
             return tf.cast(z, dtype)
         if not self.learned:
-            return self.activation(tf.cast(z, dtype))
+            return tf.cast(self.activation(tf.cast(z, dtype)), dtype)  # a layer as activation has a dtype of its own
         z = functional.raised(z)
         return tf.cast(z * tf.sigmoid(self.along_channels(self.v, len(z.shape)) * z), dtype)
 
     def get_config(self):
-        activation = self.activation if self.learned else tf.keras.activations.serialize(self.activation)
-        return {**super().get_config(), "activation": activation}
+        return {**super().get_config(), "activation": activations.serialized(self.activation)}
 
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")

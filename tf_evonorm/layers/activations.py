@@ -1,0 +1,55 @@
+"""Activations by name, with one meaning under both generations of Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+SWISH_V = "swish_v"  # z * sigmoid(v * z) with a learned v, which is the layer's own variable
+
+
+def hard_silu(z: tf.Tensor) -> tf.Tensor:
+    """z * relu6(z + 3) / 6, also called hard swish; Keras 2 does not have it.
+
+    Source: Howard et al. 2019 (MobileNetV3), section 5.2.
+    """
+    return z * (tf.nn.relu6(z + 3) * (1 / 6))  # in this order float16 does not overflow
+
+
+_OWN = {"hard_silu": hard_silu, "hard_swish": hard_silu}
+
+
+def activation(identifier: str | dict | Callable | None) -> str | Callable[[tf.Tensor], tf.Tensor]:
+    """The function that an `activation` argument names.
+
+    Args:
+      identifier: a name that Keras has ("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", ...), "hard_silu" or
+        "hard_swish"; "swish_v"; None (linear); a function of tensors; a Keras layer without weights, such as `LeakyReLU(0.1)`; or what
+        `serialized` returned.
+
+    Returns:
+      The function; "swish_v" itself.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    if identifier == SWISH_V:
+        return SWISH_V
+    if isinstance(identifier, str) and identifier in _OWN:
+        return _OWN[identifier]
+    if isinstance(identifier, dict) and identifier.get("class_name") != "function":
+        return tf.keras.layers.deserialize(identifier)
+    return tf.keras.activations.get(identifier)
+
+
+def serialized(function: str | Callable) -> Any:
+    """What a config holds of an activation: a name, or the config of a layer."""
+    if function in (SWISH_V, hard_silu):
+        return SWISH_V if function == SWISH_V else "hard_silu"
+    if isinstance(function, tf.keras.layers.Layer):
+        config = tf.keras.layers.serialize(function)
+        config.pop("build_config", None)  # only there once the layer has been called
+        return config
+    return tf.keras.activations.serialize(function)

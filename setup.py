@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "tf_pixpro" / "version.py").read_text()).group(1)
 
-# Python 3.9-3.11 gets TensorFlow 2.15 (the last with Addons), Python 3.12 TensorFlow 2.20 (Keras 3, and Keras 2 as tf_keras).
+# Python 3.9-3.11: TensorFlow 2.15 (the last with Addons). Python 3.12: TensorFlow 2.20 (Keras 3; Keras 2 as tf_keras).
 OLD, NEW = "python_version < '3.12'", "python_version >= '3.12'"
 
 TENSORFLOW = [

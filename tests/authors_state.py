@@ -6,7 +6,7 @@ from tf_pixpro.checkpoints import pytorch_names
 
 
 def load(model, archive, prefix="state/") -> dict:
-    """Assigns the archive's state to the model; returns name -> variable. Every entry of either side must have its partner.
+    """Assigns the archive's state to the model; returns name -> variable. Entries and variables must match one to one.
 
     A model without an instance term takes what belongs to the pixel task.
     """

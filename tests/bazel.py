@@ -1,4 +1,7 @@
-"""Starts pytest inside a Bazel test: `tests/bazel.py FILE...`; the slow tests with `bazel test --test_arg=-m --test_arg=slow TARGET`."""
+"""Starts pytest inside a Bazel test: `tests/bazel.py FILE...`.
+
+`bazel test --test_arg=-m --test_arg=slow TARGET` selects the slow tests.
+"""
 
 import os
 import sys

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
-# Two devices on one processor, for tests of several replicas; this cannot be changed once TensorFlow has begun to compute.
+# Two devices on one processor, for tests of several replicas; this must be set before TensorFlow computes anything.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
@@ -45,13 +45,13 @@ def shared_data():
 
 @pytest.fixture(scope="session")
 def two_replicas():
-    """A strategy of two replicas on one machine; one for all tests, because the sums of several in one process collide."""
+    """A strategy of two replicas on one machine; one for all tests: reductions of several in one process collide."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _swept():
-    """Lets go of a file's models and graphs: Python looks through all that lives, again and again, and that took minutes at the end."""
+    """Frees the models and graphs of a file: garbage collection over all of them took minutes at the end."""
     yield
     _sweep()
 

@@ -1,4 +1,6 @@
-"""Python examples of documents, run as they stand but for the length of training: `python examples.py README.md docs/layers.md ...`.
+"""Python examples of documents, run as they stand but for the length of training.
+
+`python examples.py README.md docs/layers.md ...`
 
 This file imports nothing that the installed packages do not bring, so that it also tries a wheel alone.
 """

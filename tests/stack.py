@@ -1,4 +1,7 @@
-"""Chooses the Keras of a test run, before TensorFlow is imported: the one of the binaries, or with TF_USE_LEGACY_KERAS=0 Keras 3."""
+"""Selects the Keras of a test run before TensorFlow is imported.
+
+That of the programs, or Keras 3 with TF_USE_LEGACY_KERAS=0.
+"""
 
 import os
 import sys

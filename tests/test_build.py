@@ -1,4 +1,4 @@
-"""Bazel's BUILD against the tree: every source and test is in a target, and the libraries depend on each other as the packages do."""
+"""Bazel's BUILD against the tree: every source and test is in a target; libraries depend on each other as packages do."""
 
 import ast
 import pathlib

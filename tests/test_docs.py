@@ -50,7 +50,7 @@ def test_the_reference(tmp_path):
                 continue
             file, _, anchor = link.partition("#")
             target = (tmp_path / path.parent / file).resolve().relative_to(tmp_path.resolve()) if file else path
-            # What a class has from elsewhere is listed by the page without an entry of its own, so the class must be there.
+            # Inherited members are listed without an entry of their own, so the class must be there.
             owner = anchor.partition(".")[0]
             known = not anchor or owner.startswith("_") or owner in pages.get(target, page).anchors
             if target not in pages or not known:

@@ -1,4 +1,4 @@
-"""The rules of the house, read from the sources: which room may import which, one spelling of Keras, no unknown public name."""
+"""The rules of the project, read from the sources: who imports whom, one spelling of Keras, the public names."""
 
 import ast
 import importlib.util
@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGES = ("tf_pixpro", "tf_evonorm", "experiments")
 
-# Each package's rooms from the ground up. A room imports itself and rooms of lower floors; packages import downward too.
+# Folders of each package from the ground up. A folder imports itself and lower ones; packages import downward too.
 LAW = {
     "tf_evonorm": (
         ("keras_generation", "atomic", "mistakes"),
@@ -136,7 +136,7 @@ def test_every_file_says_what_it_is_for_and_stays_small(path):
 
 
 def public_functions(tree, owner=""):
-    """(name, function) of every public function, method and __init__; what Keras itself calls is known from its own manual."""
+    """(name, function) of every public function, method and __init__, without the methods that Keras documents."""
     keras = ("build", "call", "compute_output_shape", "get_config") if owner else ()
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):

@@ -1,4 +1,4 @@
-"""Every code block of README and guides runs: Python as it stands but for the length of training, commands at `smoke` size."""
+"""Every code block of README and guides runs: Python with shorter training, commands at `smoke` size."""
 
 import json
 import os

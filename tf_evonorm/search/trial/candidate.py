@@ -1,14 +1,15 @@
-"""The way of one candidate: a first look in each anchor, quality, stability, and then the scores."""
+"""The trial of one candidate: the precheck, the rejection tests, then training to the end and the scores."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
 import dataclasses
+import functools
 import gc
 import time
-from collections.abc import Iterable
-from typing import Optional
+from collections.abc import Iterable, Iterator
+from typing import Callable, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -16,30 +17,32 @@ import tensorflow as tf
 from tf_evonorm.search.space.graph import Graph
 from tf_evonorm.search.space.graph_layer import layer_from_graph
 from tf_evonorm.search.trial import rejection
+from tf_evonorm.search.trial.anchors import Anchor, NormAct
 from tf_evonorm.search.trial.outcomes import Outcome
-from tf_evonorm.search.trial.proxy_task import Anchor, Images, Run, Training
+from tf_evonorm.search.trial.proxy_task import Images, Run, Training
 from tf_evonorm.search.trial.rejection import Quality, Stability, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Tries graphs: called with a `Graph` it returns an `Outcome`, the accuracy in each anchor or why it was rejected.
+    """Tries a graph and returns the accuracy in each anchor, or the reason of its rejection, as an `Outcome`.
 
-    What rejects most for least time comes first: one eager pass, then the steps of the quality test, which are the first steps of the
-    training anyway, then the stability test, which costs three training steps for each of its own, then the rest of the training.
+    The tests that reject most in the least time come first: one eager pass; the quality test, whose steps are the
+    first ones of the training anyway; the stability test, each step of which costs three training steps; then the
+    rest of the training.
 
     Args:
-      images, training: see there.
-      anchors: in the order in which they are tried; the fastest should come first.
-      quality, stability: the paper's tests; None leaves one out.
-      look: whether `rejection.first_look` comes first, which the paper does not have.
+      images, training: as in `Run`.
+      anchors: in the order in which they are tried; put the fastest first.
+      quality, stability: the paper's tests; None skips one.
+      precheck: whether `rejection.precheck` runs first, which the paper does not have.
       layer: keyword arguments of `GraphLayer`.
-      seed: of all runs.
+      seed: seed of all runs.
 
     Raises:
-      ValueError: crops larger than the images.
+      ValueError: if the training crops are larger than the images.
 
-    Source: EvoNorm paper, section 4. Which of its tests goes first is not said.
+    Source: EvoNorm paper, section 4, which does not say which of its tests runs first.
     """
 
     images: Images
@@ -47,7 +50,7 @@ class Candidate:
     training: Training
     quality: Optional[Quality] = None
     stability: Optional[Stability] = None
-    look: bool = True
+    precheck: bool = True
     layer: dict = dataclasses.field(default_factory=dict)
     seed: int = 0
 
@@ -55,7 +58,8 @@ class Candidate:
         side, crop = min(self.images.train.shape[1:3]), self.training.crop
         if crop > side:
             raise ValueError(
-                f"training.crop must fit into the images. Received crop={crop} for images of {side} pixels."
+                f"training.crop must fit into the images. Received crop={crop} for images of {side} pixels. "
+                "Lower the crop or take larger images."
             )
 
     def __call__(self, graph: Graph) -> Outcome:
@@ -63,7 +67,7 @@ class Candidate:
         numbers: dict = {}
 
         @contextlib.contextmanager
-        def clock(phase):
+        def clock(phase: str) -> Iterator[None]:
             start = time.perf_counter()
             try:
                 yield
@@ -78,16 +82,18 @@ class Candidate:
                 gc.collect()
         return Outcome(scores, reason, numbers, dict(seconds))
 
-    def _scores(self, graph, clock, numbers):
+    def _scores(self, graph: Graph, clock: Callable, numbers: dict) -> tuple[Optional[tuple], str]:
+        """Returns (scores, "") or (None, the reason of the rejection); adds what was measured to `numbers`."""
         norm_act = layer_from_graph(graph, **self.layer)
-        runs, first = [], []
+        runs: list[Run] = []
+        initial: list[list[np.ndarray]] = []  # weights of each run
         for anchor in self.anchors:
-            for name, test in self._tests(anchor, norm_act, clock, runs, first):
+            for name, test in self._tests(anchor, norm_act, clock, runs, initial):
                 verdict = test()
                 numbers.update({f"{anchor.name} {name} {key}": value for key, value in verdict.numbers.items()})
                 if not verdict.ok:
                     return None, verdict.reason
-        for run, weights in zip(runs, first):
+        for run, weights in zip(runs, initial):
             if self.stability and (not self.stability.anchors or run.anchor.name in self.stability.anchors):
                 with clock("stability"):
                     verdict = rejection.restored(run, weights, self.stability)
@@ -103,40 +109,45 @@ class Candidate:
                 scores.append(run.accuracy())
         return tuple(scores), ""
 
-    def _tests(self, anchor, norm_act, clock, runs, first):
-        """(name, test) in order; building comes with the first, tracing before the second."""
+    def _tests(
+        self, anchor: Anchor, norm_act: NormAct, clock: Callable, runs: list, initial: list
+    ) -> list[tuple[str, Callable[[], Verdict]]]:
+        """Returns (name, test) in order; the first one builds the network, the second one traces its training step."""
 
-        def build():
+        def build() -> Verdict:
             with clock("building"):
                 runs.append(Run(anchor, norm_act, self.images, self.training, self.seed))
-                first.append(runs[-1].model.get_weights())
-            if not self.look:
+                initial.append(runs[-1].model.get_weights())
+            if not self.precheck:
                 return Verdict(True)
-            with clock("first look"):
-                return rejection.first_look(runs[-1])
+            with clock("precheck"):
+                return rejection.precheck(runs[-1])
 
-        def quality():
+        def trained(quality: Quality) -> Verdict:
             with clock("tracing"):
                 runs[-1].train(1)
             with clock("quality"):
-                return self.quality(runs[-1])
+                return quality(runs[-1])
 
-        return [("look", build)] + ([("quality", quality)] if self.quality else [])
+        tests: list[tuple[str, Callable[[], Verdict]]] = [("precheck", build)]
+        if self.quality:
+            tests.append(("quality", functools.partial(trained, self.quality)))
+        return tests
 
 
 def repeated(graph: Graph, candidate: Candidate, seeds: Iterable[int]) -> np.ndarray:
-    """Trains a layer several times without any test.
+    """Trains a layer with several seeds and without any test.
 
     Args:
       graph: the layer.
-      candidate: how; its seed and tests are not used.
-      seeds: one training in each anchor for each.
+      candidate: anchors, images and training; its seed and tests are not used.
+      seeds: for each one there is one training per anchor.
 
     Returns:
       Accuracy [number of seeds, number of anchors]; NaN where training ended with a loss that is not finite.
     """
     rows = []
     for seed in seeds:
-        outcome = dataclasses.replace(candidate, quality=None, stability=None, look=False, seed=seed)(graph)
+        outcome = dataclasses.replace(candidate, quality=None, stability=None, precheck=False, seed=seed)(graph)
         rows.append(outcome.scores or [np.nan] * len(candidate.anchors))
     return np.array(rows)

@@ -6,9 +6,16 @@ from typing import NamedTuple, Optional
 
 
 class Outcome(NamedTuple):
-    """What came of a candidate: scores, or why it has none; numbers and seconds by name."""
+    """The outcome of a trial.
+
+    Attributes:
+      scores: one per anchor, or None if the candidate was rejected or failed.
+      rejected: the reason, or "".
+      numbers: what was measured, by name.
+      seconds: duration of each phase, by name.
+    """
 
     scores: Optional[tuple]
     rejected: str = ""
-    numbers: dict = {}  # noqa: RUF012 never written to
+    numbers: dict = {}  # noqa: RUF012 never modified
     seconds: dict = {}  # noqa: RUF012

@@ -1,17 +1,16 @@
-"""Anchors, the small networks in which a candidate is tried, and how one is trained on images that fit into memory."""
+"""The proxy task: one candidate trained in one anchor, on images that fit into memory."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-from typing import Callable, NamedTuple
+from typing import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from tf_evonorm import backbones
-from tf_evonorm.backbones.inverted_residual import Stage, inverted_residual_network
+from tf_evonorm.search.trial.anchors import Anchor, NormAct
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +19,8 @@ class Images:
 
     Attributes:
       train, train_labels: [N, H, W, 3] float32, normalised, and [N] integers.
-      held_out, held_out_labels: the same, to measure accuracy on.
-      num_classes: K.
+      held_out, held_out_labels: the same kind of arrays, on which accuracy is measured.
+      num_classes: number of classes, K.
     """
 
     train: np.ndarray
@@ -38,18 +37,19 @@ class Training:
     Attributes:
       steps: gradient steps.
       batch: images per step.
-      crop: side of the random crop that training sees, pixels; accuracy is measured on whole images.
-      flip: whether half of the crops are mirrored.
-      rate, schedule: learning rate, "constant" or "cosine" down to 0.
-      momentum: Nesterov's.
-      weight_decay: times half the squared norm of the kernels of convolutions and the dense layer.
-      held_out_batch: images at once where accuracy is measured.
+      crop: side of the random training crop, in pixels; accuracy is measured on whole images.
+      flip: whether half of the crops are flipped horizontally.
+      rate: learning rate of the first step.
+      schedule: "constant", or "cosine" for a decay to 0.
+      momentum: Nesterov momentum.
+      weight_decay: factor of half the squared norm of the kernels of convolutions and the dense layer.
+      held_out_batch: images per batch where accuracy is measured.
 
     Raises:
-      ValueError: an unknown schedule.
+      ValueError: for an unknown schedule.
 
-    Source: EvoNorm paper, section 4 and its first version's appendix: B with 2,000 steps and a constant rate, S with 5,000 and
-      cosine. Whether crops are mirrored is not said.
+    Source: EvoNorm paper, section 4 and the appendix of its first version: the B series with 2,000 steps and a
+      constant rate, the S series with 5,000 steps and cosine. The paper does not say whether crops are flipped.
     """
 
     steps: int = 2000
@@ -64,98 +64,36 @@ class Training:
 
     def __post_init__(self):
         if self.schedule not in ("constant", "cosine"):
-            raise ValueError(f"schedule must be 'constant' or 'cosine'. Received schedule={self.schedule!r}.")
+            raise ValueError(
+                f"schedule must be 'constant' or 'cosine'. Received schedule={self.schedule!r}. "
+                "The paper's S series takes 'cosine'."
+            )
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of a step, the first is 0."""
+        """Returns the learning rate of a step; the first step is 0."""
         if self.schedule == "constant":
             return self.rate
         return self.rate * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
-class Anchor(NamedTuple):
-    """An architecture: its name, and norm_act -> backbone [B, H, W, 3] -> dict of levels, any H and W."""
-
-    name: str
-    backbone: Callable
-
-
-def paper_anchors(
-    resnet_width: float = 0.25, mobilenet_width: float = 0.5, efficientnet_width: float = 0.5
-) -> tuple[Anchor, ...]:
-    """Pre-activation ResNet-50, MobileNetV2 and EfficientNet-B0, the first two strides 1.
-
-    Source: EvoNorm paper, section 4. The three widths are from memory of its appendix and could not be confirmed; stochastic depth
-      is off.
-    """
-    return (
-        Anchor("resnet", functools.partial(backbones.preactivation_resnet, 50, width=resnet_width, stem="small")),
-        Anchor("mobilenet", functools.partial(backbones.mobilenetv2, width=mobilenet_width, stem="small")),
-        Anchor(
-            "efficientnet",
-            functools.partial(_efficientnet, width=efficientnet_width, stem="small", stochastic_depth=0.0),
-        ),
-    )
-
-
-def small_anchors(width: float = 1.0) -> tuple[Anchor, ...]:
-    """Three networks of the same three kinds for a machine of two cores, of about 10 to 20 thousand weights.
-
-    The ResNet has 3 basic blocks of 8, 16 and 32 channels; the mobile networks have 3 inverted residual blocks each, of 3x3
-    windows, or of 5x5 with squeeze-and-excite.
-    """
-    narrow = [int(width * channels) for channels in (16, 24, 32, 64)]
-
-    def mobile(norm_act, kernel, squeeze, name):
-        stages = [
-            Stage(1, narrow[0], 1, 1, kernel),
-            Stage(3, narrow[1], 2, 2, kernel),
-            Stage(3, narrow[2], 1, 2, kernel, "4"),
-        ]
-        return inverted_residual_network(
-            stages,
-            norm_act=norm_act,
-            input_size=(None, None, 3),
-            stem="imagenet",
-            stem_channels=narrow[0],
-            head_channels=narrow[3],
-            squeeze=squeeze,
-            squeeze_activation="swish",
-            name=name,
-        )
-
-    def resnet(norm_act):
-        return backbones.preactivation_resnet(18, norm_act, blocks=(1, 1, 1), width=width / 8, stem="small")
-
-    return (
-        Anchor("resnet", resnet),
-        Anchor("mobilenet", functools.partial(mobile, kernel=3, squeeze=0.0, name="mobilenet_small")),
-        Anchor("efficientnet", functools.partial(mobile, kernel=5, squeeze=0.25, name="efficientnet_small")),
-    )
-
-
-def _efficientnet(norm_act, **settings):
-    return backbones.efficientnet("b0", norm_act, **settings)
-
-
 class Run:
-    """One candidate in one anchor: weights, and training that can be stopped and gone on with.
+    """One candidate in one anchor: its weights, and training that can be interrupted and resumed.
 
     Args:
       anchor: the architecture.
-      norm_act: callable returning fresh layers.
-      images: what is learned.
-      training: how.
-      seed: of first weights, order of images, crops and flips.
+      norm_act: callable returning new layers.
+      images: images to learn from and to measure on.
+      training: hyperparameters of the training.
+      seed: seed of the initial weights, the order of images, crops and flips.
 
-    Nothing of it outlives the object but what Keras keeps of every model; a process that tries hundreds of candidates should be
-    started again from time to time.
+    Keras keeps some memory of every model (about 6 MB each); restart a process that tries hundreds of candidates from
+    time to time.
     """
 
     def __init__(
         self,
         anchor: Anchor,
-        norm_act: Callable[..., tf.keras.layers.Layer],
+        norm_act: NormAct,
         images: Images,
         training: Training,
         seed: int = 0,
@@ -183,31 +121,39 @@ class Run:
         self._optimizer = tf.keras.optimizers.SGD(training.rate, training.momentum, nesterov=True)
         self._optimizer.build(self.model.trainable_weights)
 
-    # One concrete program each, traced when first called: a new one for every candidate is meant, and needs no warning.
+    # One concrete function each, traced at the first call: retracing for every candidate is intended and needs no
+    # warning.
 
     @functools.cached_property
-    def _step(self):
+    def _step(self) -> Callable:
         side, batch = self.training.crop, self.training.batch
         signature = [tf.TensorSpec([batch, side, side, 3]), tf.TensorSpec([batch], tf.int32), tf.TensorSpec([])]
         return tf.function(self._train_step, input_signature=signature, autograph=False).get_concrete_function()
 
     @functools.cached_property
-    def _predict(self):
+    def _predict(self) -> Callable:
         signature = [tf.TensorSpec([None, None, None, 3])]
         predict = tf.function(lambda x: self.model(x, training=False), input_signature=signature, autograph=False)
         return predict.get_concrete_function()
 
     @property
-    def place(self) -> tuple:
-        """Where in the images the next batch begins; may be set to what it was."""
+    def position(self) -> tuple[np.ndarray, dict]:
+        """Position in the stream of images; may be set to an earlier value."""
         return self._order, self._rng.bit_generator.state
 
-    @place.setter
-    def place(self, place: tuple) -> None:
-        self._order, self._rng.bit_generator.state = place
+    @position.setter
+    def position(self, position: tuple[np.ndarray, dict]) -> None:
+        self._order, self._rng.bit_generator.state = position
 
     def next_batch(self, size: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(crops [b, crop, crop, 3] float32, labels [b] int32) of images drawn without repetition until all were seen."""
+        """Draws images without replacement until all were seen.
+
+        Args:
+          size: number of images, b; `training.batch` by default.
+
+        Returns:
+          Crops [b, crop, crop, 3] float32 and labels [b] int32.
+        """
         size = size or self.training.batch
         while len(self._order) < size:
             self._order = np.concatenate([self._order, self._rng.permutation(len(self.images.train))])
@@ -217,12 +163,16 @@ class Run:
         lefts = self._rng.integers(train.shape[2] - side + 1, size=size)
         crops = np.stack([train[i, t : t + side, c : c + side] for i, t, c in zip(chosen, tops, lefts)])
         if self.training.flip:
-            mirrored = self._rng.random(size) < 0.5
-            crops[mirrored] = crops[mirrored, :, ::-1]
+            flipped = self._rng.random(size) < 0.5
+            crops[flipped] = crops[flipped, :, ::-1]
         return crops.astype(np.float32, copy=False), self.images.train_labels[chosen].astype(np.int32)
 
-    def first_look(self) -> tuple[float, float]:
-        """(loss, least standard deviation over the batch of any logit) of the untrained network on a batch of its own, eagerly."""
+    def untrained_spread(self) -> tuple[float, float]:
+        """Runs the untrained network eagerly on a batch of its own; moving statistics stay as they were.
+
+        Returns:
+          The loss, and the smallest standard deviation of a logit over the batch; NaN for logits that are not finite.
+        """
         rng, order = self._rng, self._order
         self._rng = np.random.default_rng([0, 2])
         images, labels = self.next_batch(min(32, self.training.batch))
@@ -235,7 +185,14 @@ class Run:
         return float(tf.reduce_mean(cross_entropy(labels, logits))), float(spread)
 
     def train(self, until: int | None = None) -> bool:
-        """Trains up to a number of steps, counted from the start; stops at a loss that is not finite and returns False then."""
+        """Trains up to a step.
+
+        Args:
+          until: steps counted from the start of training; `training.steps` by default.
+
+        Returns:
+          False if training stopped at a loss that is not finite.
+        """
         for step in range(self.done, min(until or self.training.steps, self.training.steps)):
             images, labels = self.next_batch()
             self.losses.append(float(self._step(*map(tf.constant, (images, labels, self.training.rate_at(step))))))
@@ -245,7 +202,7 @@ class Run:
         return True
 
     def accuracy(self) -> float:
-        """Share of the held-out images that get their own label; images whose logits are not finite do not."""
+        """Returns the accuracy on the held-out images, in [0, 1]; logits that are not finite count as wrong."""
         size, images, right = self.training.held_out_batch, self.images, 0
         for start in range(0, len(images.held_out), size):
             logits = self._predict(tf.constant(images.held_out[start : start + size], tf.float32)).numpy()
@@ -253,19 +210,19 @@ class Run:
             right += int((found & np.isfinite(logits).all(-1)).sum())
         return right / len(images.held_out)
 
-    def _train_step(self, images, labels, rate):
+    def _train_step(self, images: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(cross_entropy(labels, self.model(images, training=True)))
         variables = self.model.trainable_weights
-        slopes = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         decayed = {id(kernel) for kernel in self.kernels}
         decay = self.training.weight_decay
-        slopes = [g + decay * w if id(w) in decayed else g for g, w in zip(slopes, variables)]
+        gradients = [g + decay * w if id(w) in decayed else g for g, w in zip(gradients, variables)]
         self._optimizer.learning_rate.assign(rate)
-        self._optimizer.apply_gradients(zip(slopes, variables))
+        self._optimizer.apply_gradients(zip(gradients, variables))
         return loss
 
 
 def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """[B] float32."""
+    """Returns the cross-entropy [B] float32 of labels [B] and logits [B, K]."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)

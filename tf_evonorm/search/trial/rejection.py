@@ -1,4 +1,4 @@
-"""The paper's two tests that a candidate must pass: it learns something in a hundred steps, and its gradients cannot be blown up."""
+"""The tests that reject a candidate: a precheck of one pass, and the paper's quality and stability tests."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NOT_FINITE = "not finite while training"
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a test found.
+    """The result of a test.
 
     Attributes:
-      ok: whether the candidate goes on.
-      reason: "" or what it fell by, such as "quality".
-      numbers: what was measured, by name; floats.
+      ok: whether the candidate passed.
+      reason: "" or why it was rejected, such as "quality".
+      numbers: measured floats by name.
     """
 
     ok: bool
@@ -31,13 +31,13 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class Quality:
-    """Trains for a few steps and measures accuracy. The steps count as the first of the training.
+    """Trains for a few steps and measures accuracy. The steps are the first ones of the full training.
 
     Attributes:
       steps: gradient steps.
-      accuracy: share of held-out images that must be right.
+      accuracy: accuracy on the held-out images that must be reached.
 
-    Source: EvoNorm paper, section 4: 100 steps, 20 % on CIFAR-10, failing in any anchor rejects.
+    Source: EvoNorm paper, section 4: 100 steps, 20 % on CIFAR-10; failing in any anchor rejects the candidate.
     """
 
     steps: int = 100
@@ -55,21 +55,21 @@ class Quality:
 
 @dataclasses.dataclass(frozen=True)
 class Stability:
-    """Climbs, from the first weights, to where the gradient of the loss is largest; a norm beyond the limit rejects.
+    """Maximizes the norm of the loss gradient by gradient ascent; a norm above the limit rejects.
 
-    The norm is that of the gradient in the kernels of convolutions, on one fixed batch in training mode, gamma, beta and v held.
-    Each step moves the kernels along the gradient of the norm's logarithm, by `rate` times their own norm, so that it means the same
-    in every network.
+    The ascent starts at the initial weights. The norm is taken over the convolution kernels, on one fixed batch in
+    training mode; gamma, beta and v are held constant. Each step moves the kernels along the gradient of the log norm
+    by `rate` times their own norm, which makes its length comparable between networks.
 
     Attributes:
-      steps: at most so many.
-      limit: of the norm.
-      batch: images.
-      rate: length of a step over the norm of all kernels.
-      anchors: names of the anchors it is done in; empty for all.
+      steps: maximum number of ascent steps.
+      limit: largest norm that passes.
+      batch: number of images.
+      rate: length of a step relative to the norm of all kernels.
+      anchors: names of the anchors in which the test is run; empty for all.
 
-    Source: EvoNorm paper, section 4: up to 100 steps, limit 1e8, over the convolution weights. Step size, batch, what is ascended
-      and where are not said.
+    Source: EvoNorm paper, section 4: up to 100 steps, limit 1e8, over the convolution weights. The paper does not
+      give the step size, the batch, the starting point or the exact objective.
     """
 
     steps: int = 100
@@ -82,21 +82,21 @@ class Stability:
         kernels = [kernel for kernel in run.kernels if len(kernel.shape) == 4]
         images, labels = map(tf.constant, run.next_batch(self.batch))
 
-        def climb():
+        def ascend() -> tf.Tensor:
             with tf.GradientTape() as outer:
                 with tf.GradientTape() as inner:
                     loss = tf.reduce_mean(cross_entropy(labels, run.model(images, training=True)))
-                slopes = inner.gradient(loss, kernels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-                norm = tf.linalg.global_norm(slopes)
-                height = tf.math.log(norm)
-            ups = outer.gradient(height, kernels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-            length = self.rate * tf.linalg.global_norm(kernels) / tf.maximum(tf.linalg.global_norm(ups), 1e-30)
+                gradients = inner.gradient(loss, kernels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+                norm = tf.linalg.global_norm(gradients)
+                log_norm = tf.math.log(norm)
+            directions = outer.gradient(log_norm, kernels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            length = self.rate * tf.linalg.global_norm(kernels) / tf.maximum(tf.linalg.global_norm(directions), 1e-30)
             with tf.control_dependencies([norm]):
-                for kernel, up in zip(kernels, ups):
-                    kernel.assign_add(length * up)
+                for kernel, direction in zip(kernels, directions):
+                    kernel.assign_add(length * direction)
             return norm
 
-        step, largest = tf.function(climb, autograph=False).get_concrete_function(), 0.0
+        step, largest = tf.function(ascend, autograph=False).get_concrete_function(), 0.0
         for number in range(self.steps):
             norm = float(step())
             numbers = {"steps": number + 1, "norm": norm}
@@ -109,18 +109,23 @@ class Stability:
 
 
 def restored(run: Run, weights: Sequence[np.ndarray], test: Callable[[Run], Verdict]) -> Verdict:
-    """Runs a test of `run` from given weights, and gives it back as it was."""
-    now, place = run.model.get_weights(), run.place
+    """Runs a test of `run` from the given weights, then restores its own weights and its position in the images."""
+    current, position = run.model.get_weights(), run.position
     run.model.set_weights(weights)
     verdict = test(run)
-    run.model.set_weights(now)
-    run.place = place
+    run.model.set_weights(current)
+    run.position = position
     return verdict
 
 
-def first_look(run: Run, least: float = 1e-4) -> Verdict:
-    """One eager pass of the untrained network: the loss must be finite and some logits differ within a batch."""
-    loss, spread = run.first_look()
+def precheck(run: Run, least: float = 1e-4) -> Verdict:
+    """Runs the untrained network once: the loss must be finite, and every logit must vary within the batch.
+
+    Args:
+      run: a run that has not been trained.
+      least: smallest accepted standard deviation of a logit over the batch.
+    """
+    loss, spread = run.untrained_spread()
     numbers = {"loss": loss, "spread": spread}
     if not np.isfinite([loss, spread]).all():
         return Verdict(False, "not finite at the first pass", numbers)

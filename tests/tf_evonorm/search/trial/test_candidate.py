@@ -11,14 +11,14 @@ import tensorflow as tf
 import tf_evonorm
 from tf_evonorm.search.space.graph import KNOWN, Graph
 from tf_evonorm.search.space.graph_layer import GraphLayer, layer_from_graph
-from tf_evonorm.search.trial import proxy_task, rejection
+from tf_evonorm.search.trial import anchors, proxy_task, rejection
 from tf_evonorm.search.trial.candidate import Candidate, repeated
 from tf_evonorm.search.trial.proxy_task import Run, Training
 from tf_evonorm.search.trial.rejection import Quality, Stability
 
 TRAINING = Training(steps=60, batch=32, crop=12, rate=0.1, held_out_batch=64)
-RESNET, MOBILENET, EFFICIENTNET = proxy_task.small_anchors(0.5)
-TINY = proxy_task.Anchor(
+RESNET, MOBILENET, EFFICIENTNET = anchors.small_anchors(0.5)
+TINY = anchors.Anchor(
     "tiny", functools.partial(tf_evonorm.backbones.preactivation_resnet, 18, blocks=(1,), width=0.125, stem="small")
 )
 
@@ -49,14 +49,12 @@ def test_anchors_are_three_and_take_any_size():
         assert sum(isinstance(layer, GraphLayer) for layer in model.layers) >= 7
         levels = model(np.zeros([2, 24, 24, 3], np.float32))
         assert levels[max(levels)].shape[0] == 2
-    assert [anchor.name for anchor in proxy_task.paper_anchors()] == [
-        anchor.name for anchor in proxy_task.small_anchors()
-    ]
+    assert [anchor.name for anchor in anchors.paper_anchors()] == [anchor.name for anchor in anchors.small_anchors()]
 
 
 @pytest.mark.slow
 def test_the_papers_anchors_keep_their_first_strides():
-    for anchor in proxy_task.paper_anchors():
+    for anchor in anchors.paper_anchors():
         levels = anchor.backbone(None)(np.zeros([1, 32, 32, 3], np.float32))
         last = levels[max(levels)]
         # Five strides, of which two are not taken; a ResNet has one of them in its max-pool.
@@ -109,7 +107,7 @@ def test_a_candidate_is_scored_and_seeds_repeat_it(images):
     assert outcome.rejected == "" and len(outcome.scores) == 1
     assert outcome.scores[0] == outcome.numbers["tiny quality accuracy"]  # nothing was trained in between
     assert outcome.numbers["tiny stability steps"] == 3
-    assert {"building", "first look", "tracing", "quality", "stability"} <= set(outcome.seconds)
+    assert {"building", "precheck", "tracing", "quality", "stability"} <= set(outcome.seconds)
     rows = repeated(KNOWN["bn_relu"], candidate, (0, 1))
     assert rows.shape == (2, 1) and rows[0, 0] == outcome.scores[0] != rows[1, 0]
 

@@ -1,4 +1,4 @@
-"""The search's binary: its configs, what it says and writes of a study with a toy in the place of training, and all of it at a tiny size."""
+"""The search program: its configs, its report on a study with a toy instead of training, and a tiny search."""
 
 import dataclasses
 import datetime
@@ -15,12 +15,14 @@ import tensorflow as tf
 
 import tf_evonorm
 from experiments import search
+from experiments.builders import study as builder
 from experiments.launch.session import Session
 from experiments.studies import search_methods
-from tf_evonorm.search.space.graph import KNOWN, Graph
+from tf_evonorm.search.space.graph import BASELINES, Graph
 from tf_evonorm.search.study import report, results
 from tf_evonorm.search.study.evolution import Rules
-from tf_evonorm.search.study.study import Record, Study, work
+from tf_evonorm.search.study.study import Record, Study
+from tf_evonorm.search.study.workers import work
 from tf_evonorm.search.trial.outcomes import Outcome
 from tf_evonorm.search.trial.rejection import Quality, Stability
 
@@ -51,12 +53,12 @@ def toy_study(tmp_path_factory):
 @pytest.mark.parametrize("variant", ["", "smoke"])
 def test_every_section_is_understood(name, variant, tmp_path):
     config = config_of(name, variant)
-    study = search.open_study(config, str(tmp_path))
+    study = builder.open_study(config, str(tmp_path))
     assert study.checks.batch == ("_s_" in name)
-    images = search.split(
+    images = builder.split(
         np.zeros([9, 32, 32, 3]), np.arange(9), np.zeros([1, 32, 32, 3]), np.zeros(1, int), 0, False, held_out=2
     )
-    candidate = search.candidate(config, str(tmp_path), images)
+    candidate = builder.candidate(config, images)
     assert isinstance(candidate.quality, Quality) and isinstance(candidate.stability, Stability)
     assert [anchor.name for anchor in candidate.anchors] == list(study.anchors)
     if not variant:
@@ -66,14 +68,14 @@ def test_every_section_is_understood(name, variant, tmp_path):
         if name in paper:
             assert (candidate.training.steps, candidate.training.schedule) == paper[name]
             assert (candidate.training.batch, candidate.training.crop, candidate.training.rate) == (128, 24, 0.1)
-    longer = search.candidate(config, str(tmp_path), images, dict(config.rerank.training))
+    longer = builder.candidate(config, images, dict(config.rerank.training))
     assert longer.training.steps == config.rerank.training.steps
     with pytest.raises(ValueError, match="a study is one experiment"):
         config.training.rate = 0.7
-        search.open_study(config, str(tmp_path))
+        builder.open_study(config, str(tmp_path))
 
 
-def test_wrong_names_are_told(tmp_path):
+def test_wrong_names_are_mistakes(tmp_path):
     config = config_of("evonorm_b_small")
     for section, key, value, message in (
         ("anchors", "kind", "big", r"config.anchors.kind must be paper or small. Received kind='big'"),
@@ -85,15 +87,15 @@ def test_wrong_names_are_told(tmp_path):
         config = config_of("evonorm_b_small")
         config[section][key] = value
         with pytest.raises(ValueError, match=message):
-            work(search.open_study(config, str(tmp_path / section)), lambda graph: Outcome((0, 0, 0)), limit=1)
+            work(builder.open_study(config, str(tmp_path / section)), lambda graph: Outcome((0, 0, 0)), limit=1)
     with pytest.raises(ValueError, match="held_out must leave images of 9"):
-        search.split(np.zeros(9), np.zeros(9), np.zeros(1), np.zeros(1), 0, False, held_out=9)
+        builder.split(np.zeros(9), np.zeros(9), np.zeros(1), np.zeros(1), 0, False, held_out=9)
 
 
 def test_the_split_keeps_images_apart():
     train, test = np.arange(50), np.arange(50, 60)
     for rerank in (False, True):
-        images = search.split(train, train % 5, test, test % 5, 3, rerank, held_out=10)
+        images = builder.split(train, train % 5, test, test % 5, 3, rerank, held_out=10)
         learned, measured = set(images.train), set(images.held_out)
         assert not learned & measured and images.num_classes == 5
         assert measured == set(test) if rerank else learned | measured == set(train)
@@ -107,13 +109,13 @@ def rejecting(shared_data, tmp_path_factory):
     config.source.path = str(shared_data("cifar10/cifar10_jpeg.zip"))
     config.training.steps, config.stability.anchors = config.quality.steps, ()
     folder = str(tmp_path_factory.mktemp("rejecting"))
-    return search.candidate(config, folder, search.images_in(config, folder))
+    return builder.candidate(config, builder.images(config, folder))
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", sorted(KNOWN))
-def test_known_layers_pass_both_tests_in_every_small_anchor(rejecting, name):
-    outcome = rejecting(KNOWN[name])
+@pytest.mark.parametrize("name", sorted(BASELINES))
+def test_baselines_pass_both_tests_in_every_small_anchor(rejecting, name):
+    outcome = rejecting(BASELINES[name])
     assert outcome.rejected == "" and min(outcome.scores) > 0.2
     norms = [value for key, value in outcome.numbers.items() if key.endswith("stability norm")]
     assert len(norms) == 3 and max(norms) < 1e4  # far from 1e8
@@ -138,7 +140,7 @@ def test_bad_layers_fall_in_each_small_anchor_alone(rejecting, text, reasons):
 
 
 def test_protections_are_one_for_layer_and_checks():
-    found = search.protection({"division_epsilon": 0.5, "epsilon": 0.1, "groups": 2})
+    found = builder.protection({"division_epsilon": 0.5, "epsilon": 0.1, "groups": 2})
     assert (found.division, found.moments, found.logarithm) == (0.5, 0.1, 1e-5)
 
 
@@ -153,8 +155,8 @@ def test_the_progress_line(toy_study):
 
 def test_the_report_is_one_page_with_its_figures(toy_study):
     study, folder = toy_study
-    rows = [{"name": "bn_relu", "graph": str(KNOWN["bn_relu"]), "accuracy": [[0.5, 0.7], [0.6, 0.7]]}]
-    for name, content in (("rerank", rows), ("known", {"b0": [0.25, 0.75]})):
+    rows = [{"name": "bn_relu", "graph": str(BASELINES["bn_relu"]), "accuracy": [[0.5, 0.7], [0.6, 0.7]]}]
+    for name, content in (("rerank", rows), ("baselines", {"b0": [0.25, 0.75]})):
         with open(f"{folder}/{name}.json", "w") as file:
             json.dump(content, file)
     with open(report.report(study, folder)) as file:
@@ -163,19 +165,19 @@ def test_the_report_is_one_page_with_its_figures(toy_study):
     for name in ("rejected", "progress", "accuracy", "anchors"):
         assert tf.io.decode_png(tf.io.read_file(f"{folder}/report/{name}.png")).shape[0] > 100
     # 20 candidates of 12 seconds, of which 10 are training, and what really went by between them.
-    spent = results.seconds(study)
+    spent = results.seconds_by_phase(results.timeline(study))
     assert (spent["training"], spent["tracing"]) == (200, 40) and 0 < spent["proposing"] < 60
     total = 240 + spent["proposing"]
     assert f"candidates per core-hour<td>{20 * 3600 / total:.0f}" in page
     assert f"training {20000 / total:.0f} %, tracing {4000 / total:.0f} %, proposing" in page
     assert "<td>0.550 ± 0.071<td>0.700 ± 0.000<td>0.625" in page
-    assert "<td>b0<td>known<td>0.250<td>0.750<td>0.500" in page
+    assert "<td>b0<td>baseline<td>0.250<td>0.750<td>0.500" in page
     winner = results.best(study, 1)[0]
     assert np.mean(winner.scores) == max(np.mean(record.scores) for record in results.passed(study))
     assert f"<td>{winner.key}<td>" in page
 
 
-def test_known_layers_are_trained_as_candidates_are_and_once(monkeypatch, tmp_path):
+def test_baselines_are_trained_as_candidates_are_and_once(monkeypatch, tmp_path):
     calls = []
 
     class Toy:
@@ -186,10 +188,10 @@ def test_known_layers_are_trained_as_candidates_are_and_once(monkeypatch, tmp_pa
         return np.array([[0.1 * len(calls), 0.5]])
 
     monkeypatch.setattr(results, "repeated", repeated)
-    found = results.known(Toy(), str(tmp_path))
-    assert calls == [(KNOWN[name], 3, [3]) for name in results.BASELINES]
+    found = results.train_baselines(Toy(), str(tmp_path))
+    assert calls == [(BASELINES[name], 3, [3]) for name in results.COMPARED]
     assert found["gn_relu"] == [0.2, 0.5]
-    assert results.known(Toy(), str(tmp_path)) == found and len(calls) == 4
+    assert results.train_baselines(Toy(), str(tmp_path)) == found and len(calls) == 4
 
 
 def done(number, worker, start, end, seconds, scores=None, **more):
@@ -205,7 +207,7 @@ def done(number, worker, start, end, seconds, scores=None, **more):
     }
     state = "passed" if scores else "rejected"
     return Record(
-        number, KNOWN["b0"], state=state, scores=scores, seconds=seconds, worker=worker, attempts=1, started=at[0],
+        number, BASELINES["b0"], state=state, scores=scores, seconds=seconds, worker=worker, attempts=1, started=at[0],
         finished=at[1], **given,
     )  # fmt: skip
 
@@ -226,7 +228,7 @@ def test_searches_are_compared_at_equal_compute(tmp_path):
     )
     line = results.timeline(first)
     assert [(spent, record.number) for spent, record in line] == [(6, 1), (16, 0), (26, 2), (26, 3)]
-    assert results.seconds(first) == {"training": 10, "quality": 12, "proposing": 4}
+    assert results.seconds_by_phase(line) == {"training": 10, "quality": 12, "proposing": 4}
     second = results.timeline(Recorded(done(0, "c", 0, 20, {"training": 20.0}, (0.9, 0.7))))
     lines = search_methods.within_equal_compute([line, second])
     assert [[record.number for _, record in part] for part in lines] == [[1, 0], [0]]
@@ -260,8 +262,8 @@ def test_a_search_from_start_to_a_layer(tmp_path):
     command = [sys.executable, "-m", "experiments.search", f"--workdir={tmp_path}", "--workers=1"]
     command += ["--config=experiments/configs/search/evonorm_b_small.py:smoke", "--config.anchors.names=('resnet',)"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=800)
-    told = [path.read_text()[-1000:] for path in tmp_path.glob("worker*.txt")]
-    assert run.returncode == 0, (run.stderr[-2000:], told)
+    outputs = [path.read_text()[-1000:] for path in tmp_path.glob("worker*.txt")]
+    assert run.returncode == 0, (run.stderr[-2000:], outputs)
     assert (tmp_path / "report" / "index.html").exists()
     config = config_of("evonorm_b_small", "smoke")
     config.anchors.names = ("resnet",)
@@ -273,8 +275,8 @@ def test_a_search_from_start_to_a_layer(tmp_path):
     assert norm_act()(np.ones([2, 3, 3, 4], np.float32)).shape == (2, 3, 3, 4)
     served = tf.saved_model.load(str(tmp_path / "best_model"))
     assert served(tf.zeros([1, 32, 32, 3])).shape[0] == 1
-    assert set(json.loads((tmp_path / "known.json").read_text())) == {"bn_relu", "gn_relu", "b0", "s0"}
-    study = search.open_study(config, str(tmp_path))
+    assert set(json.loads((tmp_path / "baselines.json").read_text())) == {"bn_relu", "gn_relu", "b0", "s0"}
+    study = builder.open_study(config, str(tmp_path))
     assert len(results.finished(study)) == config.study.candidates
     search_methods.main([f"--searches={tmp_path}", f"--figure={tmp_path / 'search.png'}"])
     assert (tmp_path / "search.png").exists()
@@ -305,49 +307,20 @@ def test_a_killed_driver_loses_nothing(tmp_path, kills):
         known = records
     assert driver.returncode == 0, error[-2000:]
     assert len(known) == config.study.candidates
-    assert all(record.state != "running" for record in search.open_study(config, str(tmp_path)).records())
-
-
-class Process:
-    """A worker that ends at once, with the codes given in their order."""
-
-    def __init__(self, codes):
-        self.codes = iter(codes)
-
-    def __call__(self, *_, **__):
-        self.code = next(self.codes)
-        return self
-
-    def poll(self):
-        return self.code
-
-    def kill(self):
-        pass
-
-
-def test_workers_may_be_killed_as_often_as_one_likes(monkeypatch, tmp_path):
-    monkeypatch.setattr(search.time, "sleep", lambda seconds: None)
-    study = search.open_study(config_of("evonorm_b_small"), str(tmp_path))
-    ends = Process([-9] * 50 + [search.AGAIN] + [1] * 4 + [search.AGAIN] + [1] * 4 + [0])
-    monkeypatch.setattr(search.subprocess, "Popen", ends)
-    search.crew(study, 1, str(tmp_path))
-    assert not list(ends.codes)
-    monkeypatch.setattr(search.subprocess, "Popen", Process([1] * 9))
-    with pytest.raises(ValueError, match="died 5 times in a row"):
-        search.crew(study, 1, str(tmp_path))
+    assert all(record.state != "running" for record in builder.open_study(config, str(tmp_path)).records())
 
 
 def finished(config, folder):
     """number -> record of what is done in a folder."""
     if not (folder / "study.db").exists():
         return {}
-    return {record.number: record for record in results.finished(search.open_study(config, str(folder)))}
+    return {record.number: record for record in results.finished(builder.open_study(config, str(folder)))}
 
 
-def test_mistakes_are_told_before_anything_starts(tmp_path):
+def test_mistakes_are_reported_before_anything_starts(tmp_path):
     config = config_of("evonorm_b_small")
     config.source.path = str(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError):
         search.main(Session(config, str(tmp_path), "search"), 1)
     with pytest.raises(ValueError, match=r"--workers must be 1 to .* Received --workers=99"):
-        search.crew(search.open_study(config, str(tmp_path)), 99, str(tmp_path))
+        search._search(builder.open_study(config, str(tmp_path)), 99, str(tmp_path))

@@ -1,1 +1,1 @@
-"""The search that finds such layers: graphs of primitives, cheap checks, rejection, small anchors, evolution, a study of many workers."""
+"""The search for layers: the space of graphs, the trial of one candidate, the study that many workers share."""

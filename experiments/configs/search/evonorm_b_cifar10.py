@@ -31,7 +31,7 @@ def get_config(variant=""):
         "weight_decay": 1e-4,
     }
     config.layer = {}
-    config.look = True
+    config.precheck = True
     config.quality = {"steps": 100, "accuracy": 0.2}
     config.stability = {"steps": 100, "limit": 1e8}
     config.space = {"nodes": 10}
@@ -42,7 +42,7 @@ def get_config(variant=""):
     config.restart_after = 20
     if variant == "smoke":
         small = evonorm_b_small.get_config("smoke")
-        for name in ("source", "test", "images", "anchors", "training", "look", "quality", "stability", "rerank"):
+        for name in ("source", "test", "images", "anchors", "training", "precheck", "quality", "stability", "rerank"):
             config[name] = small[name]
         config.study.candidates = small.study.candidates
     return config

@@ -24,7 +24,7 @@ def get_config(variant=""):
     config.layer = {
         "groups": 2
     }  # one channel to a group, as the usual 32 would come to here, hinders even GroupNorm-ReLU
-    config.look = True
+    config.precheck = True
     config.quality = {"steps": 150, "accuracy": 0.2}  # the paper has 100, for larger networks and batches
     # In the cheapest anchor only; a step costs three of training.
     config.stability = {"steps": 100, "limit": 1e8, "batch": 8, "anchors": ("resnet",)}
@@ -42,7 +42,7 @@ def get_config(variant=""):
         config.images.held_out = 8
         config.anchors = {"kind": "small", "names": ("resnet", "mobilenet"), "width": 0.5}
         config.training.update(steps=2, batch=4)
-        config.look = False  # so that some pass
+        config.precheck = False  # so that some pass
         config.quality.update(steps=2, accuracy=0.0)
         config.stability.update(steps=1, batch=2, limit=float("inf"))
         config.study.candidates = 3

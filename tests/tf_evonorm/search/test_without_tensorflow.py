@@ -1,4 +1,4 @@
-"""The parts of the search that know no TensorFlow: a worker that only waits, or a report, starts without it."""
+"""Rooms of the search without TensorFlow, so that a worker that only waits starts at once; without matplotlib, too."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ sys.modules["tf_evonorm"] = package  # its own file imports the layers
 import importlib
 for name in {names}:
     importlib.import_module("tf_evonorm.search." + name)
-print(*[name for name in sys.modules if name.split(".")[0] in ("tensorflow", "keras", "official", "tf_pixpro")])
+print(*[name for name in sys.modules if name.split(".")[0] in ("tensorflow", "keras", "official", "tf_pixpro", "matplotlib")])
 """
 
 
@@ -20,3 +20,9 @@ def test_no_tensorflow():
     run = subprocess.run([sys.executable, "-c", ALONE.format(names=names)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == []
+
+
+def test_the_report_imports_matplotlib_where_a_figure_is_drawn():
+    code = "import sys, tf_evonorm.search.study.report; print('matplotlib' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.strip() == "False", run.stderr

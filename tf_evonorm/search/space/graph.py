@@ -262,7 +262,7 @@ def _encloses(line):
 
 
 # The layers of the paper and those that they are compared with. In bn_relu and gn_relu v1 and v0 are the affine inside the ReLU.
-KNOWN = {
+BASELINES = {
     "b0": Graph.read("std_batch(0) mul(3,0) std_instance(0) add(5,6) max(4,7) div(0,8)"),
     "b1": Graph.read("std_batch(0) exp(1) add(0,5) rms_instance(0) mul(6,7) max(4,8) div(0,9)"),
     "b2": Graph.read("std_batch(0) rms_instance(0) neg(0) add(5,6) max(4,7) div(0,8)"),

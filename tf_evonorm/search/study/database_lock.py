@@ -1,4 +1,4 @@
-"""Turns at a database that many processes write to: one at a time, and none waits for one that has died."""
+"""A lock on a database that many processes write to; it is released when the process that holds it dies."""
 
 from __future__ import annotations
 
@@ -10,49 +10,55 @@ from collections.abc import Iterator
 
 import sqlalchemy
 
-_PATIENCE = 120  # seconds that a server lets one hold the lock and do nothing
+from tf_evonorm.mistakes import Mistake
+
+_PATIENCE = 120  # seconds after which the server releases the lock of an idle connection
 
 
-class Turns:
-    """Turns at one name in a database: by a file of this machine with SQLite, by a lock of the server with PostgreSQL.
+class DatabaseLock:
+    """A named lock on a database.
 
-    Both are free again when the process that holds them dies. With other servers nothing is locked, and two may be at it at once.
+    SQLite: a lock on a file of this machine. PostgreSQL: an advisory lock of the server. With other servers nothing is
+    locked, and two processes may act at once.
 
     Args:
-      url: of the database, as SQLAlchemy has it.
-      name: what the turns are about.
+      url: URL of the database, as in SQLAlchemy.
+      name: name of the lock.
 
     Attributes:
       local: whether the database is a file of this machine.
-      kept: whether there are turns.
+      exclusive: whether there is a lock at all.
+      shown_url: the URL without its password.
 
     Raises:
-      ValueError: a URL that SQLAlchemy does not know, or whose driver is not installed.
+      Mistake: if SQLAlchemy does not accept the URL, or its driver is not installed.
     """
 
     def __init__(self, url: str, name: str):
         try:
             self._engine = sqlalchemy.create_engine(url, pool_pre_ping=True)
         except (sqlalchemy.exc.ArgumentError, ImportError) as error:
-            raise ValueError(
-                f"study.url must be a database that SQLAlchemy knows. Received {url!r}: {error}."
+            raise Mistake(
+                f"study.url must be a database that SQLAlchemy knows. Received {url!r}: {error}. "
+                "Pass sqlite:///FILE, or postgresql+psycopg://USER@HOST/NAME."
             ) from error
         self._file = f"{os.path.abspath(self._engine.url.database or name)}.lock"
         self._key = zlib.crc32(name.encode())
         self.local = self._engine.dialect.name == "sqlite"
-        self.kept = self.local or self._engine.dialect.name == "postgresql"
+        self.exclusive = self.local or self._engine.dialect.name == "postgresql"
+        self.shown_url = self._engine.url.render_as_string(hide_password=True)
 
     @contextlib.contextmanager
-    def taken(self) -> Iterator[None]:
-        """Waits for its turn and has it for the length of a `with`."""
+    def held(self) -> Iterator[None]:
+        """Waits for the lock and holds it for the duration of a `with` block."""
         if self.local:
             os.makedirs(os.path.dirname(self._file), exist_ok=True)
             with open(self._file, "w") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 yield
-        elif self.kept:
+        elif self.exclusive:
             with self._engine.begin() as connection:
-                # A machine that vanishes, of which the server would not hear for hours, does not keep the others waiting.
+                # A machine that vanishes, which the server may not notice for hours, must not block the others.
                 connection.execute(sqlalchemy.text(f"SET LOCAL idle_in_transaction_session_timeout = '{_PATIENCE}s'"))
                 connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(self._key)))
                 yield

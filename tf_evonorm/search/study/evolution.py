@@ -1,4 +1,4 @@
-"""Who has children: a window of the most recent layers, a tournament, a winner by the mean or from the Pareto frontier."""
+"""Evolution: a window of recent layers, tournaments, and winners by mean score or from the Pareto frontier."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ METHODS = ("pareto", "average", "random")
 
 
 class Member(NamedTuple):
-    """A layer of the population: what the caller knows it by, its graph, one score per anchor, and the first layer that computed the same."""
+    """A layer of the population.
+
+    Attributes:
+      key: what the caller identifies it by.
+      graph: the layer.
+      scores: one per anchor.
+      same_as: key of the first layer that computes the same function.
+    """
 
     key: Any
     graph: Graph
@@ -24,7 +31,7 @@ class Member(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """A graph to be tried, and the key of its parent; None of a newcomer."""
+    """A graph to try, and the key of its parent, which is None for a newcomer."""
 
     graph: Graph
     parent: Any
@@ -32,21 +39,22 @@ class Proposal(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """How the search goes.
+    """Hyperparameters of the evolution.
 
     Attributes:
-      method: "pareto" or "average", how the winner of a tournament is chosen; "random": no tournaments, newcomers only.
-      initial: newcomers are drawn until so many layers have been told.
-      window: the most recent layers that are kept.
-      tournament: share of the population that takes part, at least one layer.
-      newcomers: share of later proposals that are newcomers.
-      space: of newcomers and mutations.
+      method: how the winner of a tournament is chosen, "pareto" or "average"; "random" proposes newcomers only.
+      initial: number of evaluated layers before which only newcomers are proposed.
+      window: number of most recent layers that form the population.
+      tournament: share of the population in a tournament; at least one layer.
+      newcomers: share of newcomers among later proposals.
+      space: space of newcomers and mutations.
 
     Raises:
-      ValueError: an unknown method, or a number outside its range.
+      ValueError: for an unknown method, or a number outside its range.
 
-    Source: EvoNorm paper, section 4: tournaments of 5 %, Pareto. A window of 2,500 and a half of newcomers are from memory of its
-      appendix and could not be confirmed; the size of the first population is nowhere said.
+    Source: EvoNorm paper, section 4: tournaments of 5 %, Pareto. A window of 2,500 and a share of newcomers of one half
+      are from memory of its appendix and could not be confirmed; the paper does not give the size of the first
+      population.
     """
 
     method: str = "pareto"
@@ -58,19 +66,26 @@ class Rules:
 
     def __post_init__(self):
         if self.method not in METHODS:
-            raise ValueError(f"method must be one of {METHODS}. Received method={self.method!r}.")
+            raise ValueError(
+                f"method must be one of {METHODS}. Received method={self.method!r}. The paper's is 'pareto'."
+            )
         if self.window < 1 or self.initial < 1 or not 0 < self.tournament <= 1 or not 0 <= self.newcomers <= 1:
             raise ValueError(
                 "window and initial must be positive, tournament in (0, 1] and newcomers in [0, 1]. "
-                f"Received window={self.window}, initial={self.initial}, tournament={self.tournament}, newcomers={self.newcomers}."
+                f"Received window={self.window}, initial={self.initial}, tournament={self.tournament}, "
+                f"newcomers={self.newcomers}. The defaults are the paper's."
             )
 
 
 class Evolution:
-    """The search, as two questions; nothing is trained here.
+    """Regularized evolution with an ask-and-tell interface; nothing is trained here.
 
     Args:
-      rules: see `Rules`.
+      rules: hyperparameters; the paper's by default.
+
+    Attributes:
+      population: the most recent layers, oldest first.
+      told: number of layers that were told and not cached.
     """
 
     def __init__(self, rules: Optional[Rules] = None):
@@ -79,28 +94,29 @@ class Evolution:
         self.told = 0
 
     def tell(self, key: Any, graph: Graph, scores: Iterable[float], same_as: Any = None) -> None:
-        """Adds a layer that passed all tests, the oldest leaves a full window.
+        """Adds a layer that passed all tests; the oldest one leaves a full window.
 
-        A layer that computes the same as one before, and was not trained for that reason, takes the place and the age of that one: graphs
-        may drift, but copies, which cost nothing, cannot crowd out layers that do something else, nor outlive their own function.
+        A layer that was not trained because it computes the same function as an earlier one replaces that one at its
+        position. So graphs may drift, but copies, which cost nothing, neither displace other layers nor outlive their
+        function.
 
         Args:
-          key: anything that identifies it.
+          key: anything that identifies the layer.
           graph: the layer.
-          scores: one per anchor, higher is better.
-          same_as: key of the first layer that computed the same; None for a layer that was trained.
+          scores: one per anchor; higher is better.
+          same_as: key of the first layer that computes the same function; None for a layer that was trained.
         """
         member = Member(key, graph, tuple(map(float, scores)), key if same_as is None else same_as)
         if same_as is None:
             self.told += 1
             self.population.append(member)
             return
-        for place, other in enumerate(self.population):
+        for position, other in enumerate(self.population):
             if other.same_as == same_as:
-                self.population[place] = member
+                self.population[position] = member
 
     def ask(self, rng: np.random.Generator) -> Proposal:
-        """Draws the next graph to be tried: a newcomer, or a mutated child of a tournament's winner."""
+        """Draws the next graph to try: a newcomer, or a mutation of the winner of a tournament."""
         rules = self.rules
         if rules.method == "random" or self.told < rules.initial or rng.random() < rules.newcomers:
             return Proposal(sample(rng, rules.space), None)
@@ -108,7 +124,7 @@ class Evolution:
         return Proposal(mutate(winner.graph, rng, rules.space), winner.key)
 
     def winner(self, rng: np.random.Generator) -> Member:
-        """Draws a tournament and its winner."""
+        """Draws a tournament and returns its winner."""
         size = max(1, round(self.rules.tournament * len(self.population)))
         rivals = [self.population[i] for i in rng.choice(len(self.population), size, replace=False)]
         scores = np.array([rival.scores for rival in rivals])
@@ -120,13 +136,15 @@ class Evolution:
 
 
 def pareto(scores: np.ndarray) -> np.ndarray:
-    """Numbers of the rows that no other row dominates.
+    """Returns the indices of the rows that no other row dominates.
+
+    A row dominates another if it is nowhere lower and somewhere higher; equal rows do not dominate each other.
 
     Args:
-      scores: [N, K]; higher is better. A row dominates another if it is nowhere lower and somewhere higher, so equal rows stay.
+      scores: [N, K]; higher is better.
 
     Returns:
-      Ascending row numbers [M], M >= 1 if N >= 1.
+      Ascending row indices [M], M >= 1 if N >= 1.
     """
     scores = np.asarray(scores)
     no_lower = (scores[:, None] >= scores).all(-1)
@@ -135,5 +153,5 @@ def pareto(scores: np.ndarray) -> np.ndarray:
 
 
 def ranked(members: Iterable[Member], top: Optional[int] = None) -> list[Member]:
-    """Members by their mean score, best first, equal ones in their order."""
+    """Returns members sorted by their mean score, best first; ties keep their order."""
     return sorted(members, key=lambda member: -np.mean(member.scores))[:top]

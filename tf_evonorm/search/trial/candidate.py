@@ -63,7 +63,7 @@ class Candidate:
             )
 
     def __call__(self, graph: Graph) -> Outcome:
-        seconds: collections.Counter = collections.Counter()
+        seconds: collections.defaultdict = collections.defaultdict(float)
         numbers: dict = {}
 
         @contextlib.contextmanager

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from tf_evonorm.search.space.checks import Checks, fingerprint
-from tf_evonorm.search.space.graph import KNOWN, Graph, mutate, sample
+from tf_evonorm.search.space.graph import BASELINES, Graph, mutate, sample
 from tf_evonorm.search.space.primitives import Protection
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", BASELINES)
 def test_known_layers_pass(name):
-    assert Checks().reason(KNOWN[name]) is None
-    assert Checks(batch=True).reason(KNOWN[name]) == ("batch" if name in ("b0", "b1", "b2", "bn_relu") else None)
+    assert Checks().reason(BASELINES[name]) is None
+    assert Checks(batch=True).reason(BASELINES[name]) == ("batch" if name in ("b0", "b1", "b2", "bn_relu") else None)
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,10 @@ def test_shares_of_random_graphs():
 
 
 def test_a_fingerprint_is_of_the_function():
-    names = {name: fingerprint(graph) for name, graph in KNOWN.items()}
-    assert len(set(names.values())) == len(KNOWN)
+    names = {name: fingerprint(graph) for name, graph in BASELINES.items()}
+    assert len(set(names.values())) == len(BASELINES)
     rng = np.random.default_rng(1)
-    for name, graph in KNOWN.items():
+    for name, graph in BASELINES.items():
         dead = Graph.read("exp(0) neg(0) " + " ".join(_moved(graph)))
         assert fingerprint(dead) == names[name]
     same = [("add(0,3)", "neg(0) neg(4) add(3,5)"), ("square(0)", "mul(0,0)"), ("abs(0)", "neg(0) max(0,4)")]

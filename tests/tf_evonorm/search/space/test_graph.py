@@ -10,7 +10,7 @@ import pytest
 
 from tf_evonorm.search.space import graph as graphs
 from tf_evonorm.search.space import primitives
-from tf_evonorm.search.space.graph import KNOWN, Graph, Space, mutate, sample
+from tf_evonorm.search.space.graph import BASELINES, Graph, Space, mutate, sample
 from tf_evonorm.search.space.primitives import Protection
 
 EXACT = Protection(division=0.0)
@@ -106,10 +106,10 @@ def test_known_graphs_are_the_formulas_of_the_paper(inputs):
         "gn_relu": np.maximum((x - group_mean) / group_std * v1 + v0, 0),
         "frn": x / rms(i),
     }
-    assert set(expected) == set(KNOWN)
+    assert set(expected) == set(BASELINES)
     for name, want in expected.items():
-        np.testing.assert_allclose(graphs.evaluate(KNOWN[name], x, v0, v1, EXACT, groups=3), want, 1e-12, 1e-12)
-        assert len(KNOWN[name].nodes) <= 10
+        np.testing.assert_allclose(graphs.evaluate(BASELINES[name], x, v0, v1, EXACT, groups=3), want, 1e-12, 1e-12)
+        assert len(BASELINES[name].nodes) <= 10
 
 
 def test_primitives_by_hand():
@@ -134,13 +134,13 @@ def test_live_nodes_and_canonical_form_by_hand():
     assert str(graph.canonical()) == "add(0,2) max(4,4)"
     assert Graph.read("add(0,3) neg(4)").canonical() == Graph.read("exp(0) add(3,0) neg(5)").canonical()
     assert Graph.read("div(0,3)").canonical() != Graph.read("div(3,0)").canonical()
-    assert KNOWN["b0"].batch_nodes == (4,) and KNOWN["s0"].batch_nodes == ()
+    assert BASELINES["b0"].batch_nodes == (4,) and BASELINES["s0"].batch_nodes == ()
     assert Graph.read("std_batch(0) neg(0)").batch_nodes == ()
 
 
 def test_formulas_are_readable():
-    assert KNOWN["b0"].formula() == "x / max(std_batch(x), ((v1 * x) + std_instance(x)))"
-    assert KNOWN["s2"].latex() == r"\frac{x \cdot \sigma(x)}{\mathrm{rms}_{w,h,c/g}(x)}"
+    assert BASELINES["b0"].formula() == "x / max(std_batch(x), ((v1 * x) + std_instance(x)))"
+    assert BASELINES["s2"].latex() == r"\frac{x \cdot \sigma(x)}{\mathrm{rms}_{w,h,c/g}(x)}"
     # A part that is used many times is written once, so a formula cannot grow without bound.
     doubling = Graph.read(" ".join(["add(0,3)"] + [f"mul({i},{i})" for i in range(4, 60)]))
     assert "where" in doubling.formula() and len(doubling.formula()) < 5000
@@ -178,7 +178,7 @@ def test_a_wrong_graph_is_a_clear_error(written):
 
 def test_ten_thousand_fuzzed_graphs_crash_nothing():
     rng = random.Random(0)
-    base = [KNOWN[name].to_json() for name in KNOWN] + [str(KNOWN[name]) for name in KNOWN]
+    base = [BASELINES[name].to_json() for name in BASELINES] + [str(BASELINES[name]) for name in BASELINES]
     values = [None, True, -1, 1e400, 10**40, "add", [], {}, [[]], "mul", 0, 3]
     good = 0
 
@@ -190,7 +190,7 @@ def test_ten_thousand_fuzzed_graphs_crash_nothing():
                 letter = rng.choice(string.printable + "\x00\udcffé")
                 text = text[:place] + rng.choice(["", letter, letter * 3]) + text[place + rng.randint(0, 2) :]
             return text
-        tree = json.loads(rng.choice(base[: len(KNOWN)]))
+        tree = json.loads(rng.choice(base[: len(BASELINES)]))
         node = rng.choice(tree["nodes"])
         rng.choice([node, node[1], tree["nodes"]])[0] = rng.choice(values)
         return tree if rng.random() < 0.5 else json.dumps(tree)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import tf_evonorm
 from tf_evonorm.search.space import graph as graphs
-from tf_evonorm.search.space.graph import KNOWN, Graph, sample
+from tf_evonorm.search.space.graph import BASELINES, Graph, sample
 from tf_evonorm.search.space.graph_layer import GraphLayer, layer_from_graph
 from tf_evonorm.search.space.primitives import Protection
 
@@ -43,7 +43,7 @@ def test_known_graphs_equal_the_layers_written_by_hand(name, axis, float64):
     shape = (4, 5, 3, 6) if axis == -1 else (4, 6, 5, 3)
     x = tf.constant(rng.normal(0.3, 1.5, shape))
     hand = LAYERS[name](axis=axis)
-    graph = GraphLayer(KNOWN[name], groups=2, division_epsilon=0.0, axis=axis)
+    graph = GraphLayer(BASELINES[name], groups=2, division_epsilon=0.0, axis=axis)
     hand.build(x.shape), graph.build(x.shape)
     first, second = rng.normal(1, 0.3, 6), rng.normal(0, 0.3, 6)
     inside = name.endswith("_relu")  # where gamma and beta stand inside the ReLU, which v1 and v0 do in the graph
@@ -97,7 +97,7 @@ def test_second_derivatives_are_those_of_differences(float64):
         return tf.norm(tape.gradient(loss, x))
 
     for name in ("b0", "s0", "bn_relu"):
-        layer = GraphLayer(KNOWN[name], groups=2, beta_initializer=tf.keras.initializers.Constant(0.7))
+        layer = GraphLayer(BASELINES[name], groups=2, beta_initializer=tf.keras.initializers.Constant(0.7))
         with tf.GradientTape() as tape:
             tape.watch(x)
             norm = norm_of_slope(layer, x)
@@ -128,13 +128,13 @@ def test_protections_reach_the_numbers():
 
 
 def test_a_file_gives_layers_for_backbones(tmp_path):
-    (tmp_path / "x.json").write_text(KNOWN["b0"].to_json())
+    (tmp_path / "x.json").write_text(BASELINES["b0"].to_json())
     norm_act = tf_evonorm.layer_from_graph(tmp_path / "x.json", momentum=0.5)
     model = tf_evonorm.backbones.resnet(18, norm_act, blocks=(1, 1), width=0.125, stem="small")
     layers = [layer for layer in model.layers if isinstance(layer, GraphLayer)]
     assert len(layers) == 6 and {layer.momentum for layer in layers} == {0.5}
     assert {layer.apply_act for layer in layers} == {True, False}
-    assert layer_from_graph(KNOWN["s0"])().graph == KNOWN["s0"]
+    assert layer_from_graph(BASELINES["s0"])().graph == BASELINES["s0"]
     kept = tf_evonorm.exclude_from_weight_decay(model)
     assert len(kept) == sum(len(layer.trainable_weights) for layer in layers)
     (tmp_path / "bad.json").write_text("{}")

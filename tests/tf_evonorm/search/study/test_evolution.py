@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from tf_evonorm.search.space.graph import KNOWN, sample
+from tf_evonorm.search.space.graph import BASELINES, sample
 from tf_evonorm.search.study.evolution import Evolution, Member, Rules, pareto, ranked
 
 
@@ -48,7 +48,7 @@ def told(rules, count, scores=lambda i: (i, i)):
 def test_the_window_keeps_the_most_recent_only():
     evolution = told(Rules(window=7), 0)
     for i in range(30):
-        evolution.tell(i, KNOWN["b0"], (i,))
+        evolution.tell(i, BASELINES["b0"], (i,))
         assert len(evolution.population) == min(i + 1, 7)
         assert [member.key for member in evolution.population] == list(range(max(0, i - 6), i + 1))
         assert evolution.told == i + 1
@@ -56,12 +56,12 @@ def test_the_window_keeps_the_most_recent_only():
 
 def test_a_copy_takes_the_place_and_the_age_of_its_original():
     evolution = told(Rules(window=3, initial=1), 3)
-    evolution.tell(3, KNOWN["s0"], (0.0,), same_as=0)
-    evolution.tell(4, KNOWN["s1"], (0.0,), same_as=0)  # drifts on from 3
+    evolution.tell(3, BASELINES["s0"], (0.0,), same_as=0)
+    evolution.tell(4, BASELINES["s1"], (0.0,), same_as=0)  # drifts on from 3
     assert [member.key for member in evolution.population] == [4, 1, 2] and evolution.told == 3
-    assert evolution.population[0].graph == KNOWN["s1"]
-    evolution.tell(5, KNOWN["b0"], (1,))  # the oldest is the copy
-    evolution.tell(6, KNOWN["s0"], (0.0,), same_as=0)  # of one that has left
+    assert evolution.population[0].graph == BASELINES["s1"]
+    evolution.tell(5, BASELINES["b0"], (1,))  # the oldest is the copy
+    evolution.tell(6, BASELINES["s0"], (0.0,), same_as=0)  # of one that has left
     assert [member.key for member in evolution.population] == [1, 2, 5] and evolution.told == 4
 
 

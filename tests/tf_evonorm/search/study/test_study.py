@@ -1,4 +1,4 @@
-"""A study with a toy in the place of training: exact counting, caching, adoption, and workers that are killed at random."""
+"""A study with a toy instead of training: exact counts, cached scores, adoption, and workers killed at random."""
 
 import collections
 import os
@@ -15,12 +15,15 @@ import time
 import numpy as np
 import optuna
 import pytest
+import sqlalchemy
 
+from tf_evonorm.mistakes import Mistake
 from tf_evonorm.search.space.checks import Checks
 from tf_evonorm.search.space.graph import Graph, Space
 from tf_evonorm.search.study import study as study_module
 from tf_evonorm.search.study.evolution import Rules
-from tf_evonorm.search.study.study import WAIT, Study, work
+from tf_evonorm.search.study.study import WAIT, Study
+from tf_evonorm.search.study.workers import work
 from tf_evonorm.search.trial.outcomes import Outcome
 
 ROOT = pathlib.Path(__file__).resolve().parents[4]
@@ -30,15 +33,15 @@ import os, sys, time, types
 package = types.ModuleType("tf_evonorm")
 package.__path__ = ["tf_evonorm"]
 sys.modules["tf_evonorm"] = package  # without TensorFlow a worker starts at once
-sys.path.insert(0, "tests/tf_evonorm/search")
+sys.path.insert(0, "tests/tf_evonorm/search/study")
 from test_study import make, toy
-from tf_evonorm.search.study import work
+from tf_evonorm.search.study.workers import work
 
-def told(job, outcome):
+def reported(job, outcome):
     with open(sys.argv[2], "ab", buffering=0) as file:
         file.write(f"{job.number} {outcome.scores}\\n".encode())
 
-work(make(sys.argv[1], int(sys.argv[3])), lambda graph: (time.sleep(0.03), toy(graph))[1], told=told, pause=0.1)
+work(make(sys.argv[1], int(sys.argv[3])), lambda graph: (time.sleep(0.03), toy(graph))[1], reported=reported, pause=0.1)
 """
 
 
@@ -78,8 +81,8 @@ def test_one_worker_makes_exactly_the_candidates_and_the_same_ones_again(tmp_pat
         if record.cached is None:
             assert (record.scores, record.reason) == (want.scores, want.rejected)
         else:
-            twin = records[record.cached]
-            assert twin.cached is None and record.scores == twin.scores and twin.number < record.number
+            original = records[record.cached]
+            assert original.cached is None and record.scores == original.scores and original.number < record.number
         if record.parent is not None:
             assert records[record.parent].state == "passed" and record.parent < record.number
     assert {record.state for record in records} == {"passed", "rejected"}
@@ -104,7 +107,7 @@ def test_without_cache_and_checks_everything_is_tried(url):
 
 
 class Clock:
-    """Seconds that pass when told."""
+    """Seconds that pass when set."""
 
     now = 1000.0
 
@@ -168,14 +171,15 @@ def test_an_exception_is_a_failed_candidate(url):
     assert records[0].numbers == {"error": "RuntimeError: no memory"}
 
 
-def test_one_error_again_and_again_is_none_of_the_candidates(url):
+def test_an_error_that_repeats_ends_the_worker(url):
     def broken(graph):
         raise RuntimeError("no such device")
 
     study = make(url, 50)
-    with pytest.raises(ValueError, match=r"Received 5 in a row with RuntimeError: no such device"):
+    with pytest.raises(RuntimeError, match=r"Received 5 in a row with RuntimeError: no such device") as raised:
         work(study, broken)
     assert len(study.records()) == 5
+    assert str(raised.value.__cause__) == "no such device"  # with the traceback of the failure itself
 
     kinds = iter(range(100))
 
@@ -185,15 +189,15 @@ def test_one_error_again_and_again_is_none_of_the_candidates(url):
     assert work(make(f"{url}2", 12), each_its_own)
 
 
-def test_a_space_without_new_layers_is_told(url, monkeypatch):
-    monkeypatch.setattr(study_module, "_CACHED", 40)
+def test_a_space_without_new_layers_is_a_mistake(url, monkeypatch):
+    monkeypatch.setattr(study_module, "_CACHED_IN_A_ROW", 40)
     study = Study(url, ("a",), 60, Rules(initial=2, newcomers=0.5, space=Space(nodes=1)))
-    with pytest.raises(ValueError, match=r"more layers than were tried. Received one whose last 40 layers"):
+    with pytest.raises(ValueError, match=r"more layers than were tried. Received a space whose last 40 layers"):
         work(study, lambda graph: Outcome((0.5,)))
     assert len(study.records()) < 500
 
 
-def test_a_line_that_is_cut_for_a_moment_loses_nothing(url, monkeypatch):
+def test_an_interrupted_connection_loses_nothing(url, monkeypatch):
     study = make(url, 4)
     monkeypatch.setattr(study_module.time, "sleep", lambda seconds: None)
     failures, trials = iter([True, False] * 100), study._trials
@@ -206,6 +210,66 @@ def test_a_line_that_is_cut_for_a_moment_loses_nothing(url, monkeypatch):
     monkeypatch.setattr(study, "_trials", shaky)
     assert work(study, toy)
     assert len([record for record in make(url, 4).records() if record.cached is None]) == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception("server closed the connection")),
+        sqlalchemy.exc.IntegrityError("INSERT", {}, Exception("two processes at once")),
+        optuna.exceptions.StorageInternalError("commit"),
+    ],
+)
+def test_database_errors_are_retried_a_bounded_number_of_times(url, monkeypatch, error):
+    study, calls = make(url, 4), []
+    monkeypatch.setattr(study_module.time, "sleep", lambda seconds: None)
+
+    def failing():
+        calls.append(1)
+        raise error
+
+    monkeypatch.setattr(study, "_trials", failing)
+    with pytest.raises(type(error)):
+        study.claim("worker")
+    assert len(calls) == 20
+
+
+@pytest.mark.parametrize("error", [TypeError("a fault of the program"), KeyError("graph"), MemoryError(), OSError(28)])
+def test_other_errors_are_raised_at_once(url, monkeypatch, error):
+    study, calls = make(url, 4), []
+
+    def failing():
+        calls.append(1)
+        raise error
+
+    monkeypatch.setattr(study, "_trials", failing)
+    with pytest.raises(type(error)):
+        study.claim("worker")
+    assert len(calls) == 1
+
+
+def test_a_server_that_does_not_answer_is_a_mistake_and_its_password_is_not_shown(monkeypatch):
+    pytest.importorskip("psycopg")
+    monkeypatch.setattr(study_module.time, "sleep", lambda seconds: None)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(Mistake, match=r"study.url must be a database that answers") as raised:
+        make(f"postgresql+psycopg://study:secret@127.0.0.1:{port}/postgres", 3)
+    assert "secret" not in str(raised.value) and str(port) in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["no database", "sqlite", "nosuchserver://host/name"])
+def test_a_wrong_url_is_a_mistake(url):
+    with pytest.raises(Mistake, match=r"study.url must be a database that SQLAlchemy knows"):
+        make(url, 3)
+
+
+def test_a_file_that_is_no_database_is_a_mistake(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_module.time, "sleep", lambda seconds: None)
+    (tmp_path / "study.db").write_text("something else entirely, and longer than a header of a database" * 20)
+    with pytest.raises(Mistake, match=r"study.url must be a database that answers. Received sqlite:///"):
+        make(f"sqlite:///{tmp_path}/study.db", 3)
 
 
 def test_another_experiment_is_refused(url):
@@ -224,8 +288,8 @@ def test_what_a_graph_computes_is_tried_once(url):
 
 
 def kill(tmp_path, url, candidates, kills, workers, seed=0):
-    """Workers and kills at random; returns (study, lines written after each result that counted, kills done)."""
-    rng, log = random.Random(seed), tmp_path / "told"
+    """Workers and kills at random; returns (study, lines written after each stored result, kills done)."""
+    rng, log = random.Random(seed), tmp_path / "reported"
     log.touch()
     (tmp_path / "worker.py").write_text(WORKER)
     command = [sys.executable, str(tmp_path / "worker.py"), url, str(log), str(candidates)]
@@ -250,16 +314,16 @@ def kill(tmp_path, url, candidates, kills, workers, seed=0):
     return make(url, candidates), log.read_text().splitlines(), done
 
 
-def check(study, told, candidates):
+def check(study, reported, candidates):
     records = study.records()
     trained = [record for record in records if record.cached is None]
     assert len(trained) == candidates
     assert all(record.state != "running" for record in records)
-    # What a worker was told to have counted is there, with those numbers, and no number was told twice.
-    numbers = [int(line.split()[0]) for line in told]
+    # Every result that was reported to a worker as stored is there with those scores, and none was reported twice.
+    numbers = [int(line.split()[0]) for line in reported]
     assert max(collections.Counter(numbers).values()) == 1
     by_number = {record.number: record for record in records}
-    for line in told:
+    for line in reported:
         number, scores = line.split(" ", 1)
         assert str(by_number[int(number)].scores) == scores
     for record in trained:
@@ -299,9 +363,9 @@ def server():
 
 
 def kill_and_check(tmp_path, url, candidates, kills, workers):
-    study, told, done = kill(tmp_path, url, candidates, kills, workers)
+    study, reported, done = kill(tmp_path, url, candidates, kills, workers)
     assert done >= kills // 2
-    check(study, told, candidates)
+    check(study, reported, candidates)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import tf_evonorm
-from tf_evonorm.search.space.graph import KNOWN, Graph
+from tf_evonorm.search.space.graph import BASELINES, Graph
 from tf_evonorm.search.space.graph_layer import GraphLayer, layer_from_graph
 from tf_evonorm.search.trial import anchors, proxy_task, rejection
 from tf_evonorm.search.trial.candidate import Candidate, repeated
@@ -42,7 +42,7 @@ def images():
 
 
 def test_anchors_are_three_and_take_any_size():
-    norm_act = layer_from_graph(KNOWN["b0"])
+    norm_act = layer_from_graph(BASELINES["b0"])
     for anchor in (RESNET, MOBILENET, EFFICIENTNET):
         model = anchor.backbone(norm_act)
         assert model.input_shape == (None, None, None, 3)
@@ -72,7 +72,7 @@ def test_rates_by_hand():
 
 
 def test_a_step_is_nesterov_with_decay_of_kernels_only(images):
-    run = Run(TINY, layer_from_graph(KNOWN["bn_relu"]), images, dataclasses.replace(TRAINING, weight_decay=0.1))
+    run = Run(TINY, layer_from_graph(BASELINES["bn_relu"]), images, dataclasses.replace(TRAINING, weight_decay=0.1))
     names = {weight.name for weight in run.kernels}
     assert len(run.kernels) == 1 + 3 + 1 and not any("gamma" in name or "bias" in name for name in names)
     before = [weight.numpy() for weight in run.model.trainable_weights]
@@ -90,7 +90,7 @@ def test_a_step_is_nesterov_with_decay_of_kernels_only(images):
 
 def test_batches_go_through_all_images_and_repeat_with_the_seed(images):
     numbered = dataclasses.replace(images, train_labels=np.arange(1000))
-    runs = [Run(TINY, layer_from_graph(KNOWN["s1"]), numbered, TRAINING, seed) for seed in (0, 0, 1)]
+    runs = [Run(TINY, layer_from_graph(BASELINES["s1"]), numbered, TRAINING, seed) for seed in (0, 0, 1)]
     drawn = [[run.next_batch() for _ in range(32)] for run in runs]
     labels = np.concatenate([batch[1] for batch in drawn[0]])
     assert sorted(labels[:1000]) == list(range(1000))
@@ -103,12 +103,12 @@ def test_batches_go_through_all_images_and_repeat_with_the_seed(images):
 
 def test_a_candidate_is_scored_and_seeds_repeat_it(images):
     candidate = Candidate(images, (TINY,), dataclasses.replace(TRAINING, steps=15), Quality(15, 0.05), Stability(3))
-    outcome = candidate(KNOWN["bn_relu"])
+    outcome = candidate(BASELINES["bn_relu"])
     assert outcome.rejected == "" and len(outcome.scores) == 1
     assert outcome.scores[0] == outcome.numbers["tiny quality accuracy"]  # nothing was trained in between
     assert outcome.numbers["tiny stability steps"] == 3
     assert {"building", "precheck", "tracing", "quality", "stability"} <= set(outcome.seconds)
-    rows = repeated(KNOWN["bn_relu"], candidate, (0, 1))
+    rows = repeated(BASELINES["bn_relu"], candidate, (0, 1))
     assert rows.shape == (2, 1) and rows[0, 0] == outcome.scores[0] != rows[1, 0]
 
 
@@ -129,7 +129,7 @@ def test_a_fault_is_found_where_it_shows(images, text, reason):
 @pytest.mark.slow
 def test_quality_rejects_what_learns_nothing(images):
     shuffled = dataclasses.replace(images, train_labels=np.random.default_rng(0).permutation(images.train_labels))
-    outcome = Candidate(shuffled, (TINY,), TRAINING, Quality(20), None)(KNOWN["bn_relu"])
+    outcome = Candidate(shuffled, (TINY,), TRAINING, Quality(20), None)(BASELINES["bn_relu"])
     assert outcome.rejected == "quality" and outcome.numbers["tiny quality accuracy"] < 0.2
 
 
@@ -146,7 +146,7 @@ def test_stability_climbs_and_gives_the_network_back(images):
 
 
 def test_a_test_takes_no_images_from_the_training(images):
-    runs = [Run(TINY, layer_from_graph(KNOWN["bn_relu"]), images, TRAINING) for _ in range(2)]
+    runs = [Run(TINY, layer_from_graph(BASELINES["bn_relu"]), images, TRAINING) for _ in range(2)]
     rejection.restored(runs[0], runs[0].model.get_weights(), Stability(1))
     for one, two in zip(runs[0].next_batch(), runs[1].next_batch()):
         np.testing.assert_array_equal(one, two)

@@ -14,7 +14,7 @@ import pathlib
 
 import numpy as np
 
-from experiments import search
+from experiments.builders.study import open_study
 from experiments.launch import session as sessions
 from tf_evonorm.search.study import report, results
 
@@ -30,7 +30,7 @@ def main(arguments):
             parser.error(f"--searches must be folders of searches. Received {folder}, without config.json.")
     studies = [opened(folder) for folder in folders]
     lines = within_equal_compute([results.timeline(study) for study in studies])
-    known = results.read(str(folders[0] / "known.json"), {})
+    known = results.baselines(str(folders[0]))
     titles = [folder.name for folder in folders]
     print(text(titles, lines))
     print()
@@ -46,7 +46,7 @@ def main(arguments):
 
 def opened(folder: pathlib.Path):
     """The study in a folder of a search."""
-    return search.open_study(sessions.recorded(str(folder)), str(folder))
+    return open_study(sessions.recorded(str(folder)), str(folder))
 
 
 def within_equal_compute(lines: list) -> list:
@@ -79,13 +79,11 @@ def text(titles: list, lines: list) -> str:
 
 def phases(line: list) -> str:
     """Where the core-seconds went, in per cent; what is left is proposing: parents, mutations, the database."""
-    spent = sum((collections.Counter(record.seconds) for _, record in line), collections.Counter())
-    total = line[-1][0] if line else 1.0
+    spent, total = results.seconds_by_phase(line), line[-1][0] if line else 1.0
     drawn = len(line) + sum(sum(record.skipped.values()) for _, record in line)
-    spent["proposing"] = total - sum(spent.values())
-    told = ", ".join(f"{name} {100 * value / total:.1f} %" for name, value in spent.most_common())
-    each = " and ".join(f"{name} {1000 * spent[name] / max(drawn, 1):.0f} ms" for name in ("checks", "proposing"))
-    return f"{told}; of each graph that is drawn, {each}"
+    shares = ", ".join(f"{name} {100 * value / total:.1f} %" for name, value in spent.items())
+    per_graph = [f"{name} {1000 * spent.get(name, 0.0) / max(drawn, 1):.0f} ms" for name in ("checks", "proposing")]
+    return f"{shares}; per proposed graph {' and '.join(per_graph)}"
 
 
 def shares(line: list) -> str:

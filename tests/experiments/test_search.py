@@ -246,7 +246,7 @@ def test_searches_are_compared_at_equal_compute(tmp_path):
         "| passed | 1 | 14.3 | 36000.0 | 0.00 |",
     ]
     assert search_methods.phases(line) == (
-        "quality 46.2 %, training 38.5 %, proposing 15.4 %; of each graph that is drawn, checks 0 ms and proposing 571 ms"
+        "quality 46.2 %, training 38.5 %, proposing 15.4 %; per proposed graph checks 0 ms and proposing 571 ms"
     )
     rows = [{"name": "b0", "graph": "", "accuracy": [[0.5, 0.7], [0.6, float("nan")]]}]
     assert "| b0 | 55.0 ± 7.1 | 35.0 ± 49.5 | 45.0 |" in search_methods.reranked("random", ("a", "b"), rows)

@@ -1,4 +1,4 @@
-"""A layer as a graph of primitives: immutable, drawn at random, mutated, read from text and JSON, printed as a formula."""
+"""A layer as an immutable graph of primitives: sampled, mutated, read from text and JSON, printed as a formula."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import functools
 import hashlib
 import json
 import os
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
+from tf_evonorm.mistakes import Mistake
 from tf_evonorm.search.space import primitives
 from tf_evonorm.search.space.primitives import ARITY, COMMUTATIVE, USUAL, Protection
 
 INITIAL = ("x", "0", "v0", "v1")  # the input, zeros, and two learned vectors that start as 0 and 1
-LARGEST = 100  # nodes, of a graph from outside
+LARGEST = 100  # nodes of a graph
 FORMAT = "evonorm-graph-1"
-_LONG = 120  # characters after which a part that is used twice gets a name of its own in a formula
+_LONG = 120  # characters above which a repeated part of a formula gets a name of its own
 
 
 class Node(NamedTuple):
-    """An operation and the numbers of the nodes that it reads; 0 to 3 are the initial ones."""
+    """An operation and the numbers of the nodes that it reads; 0 to 3 are the initial nodes."""
 
     operation: str
     inputs: tuple[int, ...]
@@ -29,11 +31,11 @@ class Node(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """What is drawn from.
+    """The space of graphs.
 
     Attributes:
       nodes: number of intermediate nodes.
-      by, without: see `primitives.draw`. The S series of the paper has dead batch nodes, so it was not searched without them.
+      by, without: as in `primitives.draw`. The paper's S series has dead batch nodes, so its space included them.
     """
 
     nodes: int = 10
@@ -43,10 +45,13 @@ class Space:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-    """Intermediate nodes in an order in which each reads earlier ones only; node k has the number 4 + k, the last is the output.
+    """A layer: intermediate nodes in topological order; node k has the number 4 + k, and the last one is the output.
+
+    Attributes:
+      nodes: the intermediate nodes.
 
     Raises:
-      ValueError: an unknown operation, a wrong number of inputs, or an input that does not come before.
+      Mistake: for an unknown operation, a wrong number of inputs, or an input that is not an earlier node.
     """
 
     nodes: tuple[Node, ...]
@@ -54,14 +59,14 @@ class Graph:
     def __post_init__(self):
         object.__setattr__(self, "nodes", tuple(Node(operation, tuple(inputs)) for operation, inputs in self.nodes))
         if not 1 <= len(self.nodes) <= LARGEST:
-            raise ValueError(f"a graph has 1 to {LARGEST} intermediate nodes. Received {len(self.nodes)}.")
+            raise Mistake(f"a graph must have 1 to {LARGEST} intermediate nodes. Received {len(self.nodes)}.")
         for number, (operation, inputs) in enumerate(self.nodes, len(INITIAL)):
             if not isinstance(operation, str) or operation not in ARITY:
-                raise ValueError(
+                raise Mistake(
                     f"an operation is one of {', '.join(ARITY)}. Received {str(operation)[:40]!r} in node {number}."
                 )
             if len(inputs) != ARITY[operation] or not all(type(i) is int and 0 <= i < number for i in inputs):
-                raise ValueError(
+                raise Mistake(
                     f"node {number} ({operation}) reads {ARITY[operation]} nodes before it, 0 to {number - 1}. "
                     f"Received {str(inputs)[:40]}."
                 )
@@ -71,7 +76,7 @@ class Graph:
 
     @functools.cached_property
     def live(self) -> tuple[int, ...]:
-        """Numbers of the nodes, initial ones too, that the output depends on by structure, in their order."""
+        """Ascending numbers of the nodes, initial ones included, from which a path leads to the output."""
         found, waiting = set(), [len(INITIAL) + len(self.nodes) - 1]
         while waiting:
             number = waiting.pop()
@@ -81,16 +86,16 @@ class Graph:
         return tuple(sorted(found))
 
     def inputs(self, number: int) -> tuple[int, ...]:
-        """Numbers of the nodes that a node reads; nothing for initial nodes."""
+        """Returns the numbers of the nodes that a node reads; an empty tuple for initial nodes."""
         return () if number < len(INITIAL) else self.nodes[number - len(INITIAL)].inputs
 
     def operation(self, number: int) -> str:
-        """Operation of an intermediate node."""
+        """Returns the operation of an intermediate node."""
         return self.nodes[number - len(INITIAL)].operation
 
     @property
     def steps(self) -> list[tuple[int, str, tuple[int, ...]]]:
-        """(number, operation, inputs) of the live intermediate nodes, in their order."""
+        """(number, operation, inputs) of the live intermediate nodes, in topological order."""
         return [(n, self.operation(n), self.inputs(n)) for n in self.live if n >= len(INITIAL)]
 
     @property
@@ -99,7 +104,7 @@ class Graph:
         return tuple(number for number, operation, _ in self.steps if operation.endswith("_batch"))
 
     def pruned(self) -> Graph:
-        """The same function without dead nodes."""
+        """Returns the same function without dead nodes."""
         number_of = {number: number for number in range(len(INITIAL))}
         nodes: list[Node] = []
         for number, operation, inputs in self.steps:
@@ -108,7 +113,7 @@ class Graph:
         return Graph(tuple(nodes))
 
     def canonical(self) -> Graph:
-        """One form for all graphs that differ in dead nodes, the order of nodes, repeated parts, or a + b against b + a."""
+        """Returns one form for all graphs that differ only in dead or repeated nodes, node order or commuted inputs."""
         names = {number: str(number) for number in range(len(INITIAL))}
         ordered = {}
         for number, operation, inputs in self.steps:
@@ -119,7 +124,7 @@ class Graph:
         number_of = {name: number for number, name in enumerate(names.values()) if number < len(INITIAL)}
         nodes = []
 
-        def visit(number):
+        def visit(number: int) -> None:
             if names[number] not in number_of:
                 node = ordered[number]
                 for i in node.inputs:
@@ -131,14 +136,14 @@ class Graph:
         return Graph(tuple(nodes))
 
     def formula(self) -> str:
-        """The layer before its affine, as text."""
+        """Returns the layer before its affine transform as text."""
         return self._printed(INITIAL, primitives.text, "{} = {}", "; where ")
 
     def latex(self) -> str:
-        """The layer before its affine, as LaTeX without dollars."""
+        """Returns the layer before its affine transform as LaTeX, without dollar signs."""
         return self._printed(("x", "0", "v_0", "v_1"), primitives.latex, "{} = {}", r";\ \mathrm{where}\ ")
 
-    def _printed(self, initial, printed, definition, where):
+    def _printed(self, initial: Sequence[str], printed: Callable, definition: str, where: str) -> str:
         texts = dict(enumerate(initial))
         readers = [i for _, _, inputs in self.steps for i in inputs]
         definitions = []
@@ -154,61 +159,61 @@ class Graph:
         return line + (where + ", ".join(definitions) if definitions else "")
 
     def to_json(self) -> str:
-        """JSON that `Graph.read` takes."""
+        """Returns JSON that `Graph.read` accepts."""
         return json.dumps({"format": FORMAT, "nodes": [[node.operation, list(node.inputs)] for node in self.nodes]})
 
     @classmethod
     def read(cls, written: Graph | str | bytes | dict) -> Graph:
-        """Makes a graph of what came from outside.
+        """Reads a graph from outside; nothing in it is executed.
 
         Args:
-          written: one-line text as `str(graph)`, JSON as `to_json`, or the object that such JSON holds. Nothing in it is run.
+          written: one-line text as from `str(graph)`, JSON as from `to_json`, or the object that such JSON holds.
 
         Raises:
-          ValueError: it is no such text, JSON or object.
+          Mistake: for anything else.
         """
         if isinstance(written, Graph):
             return written
         if isinstance(written, (str, bytes)):
             if len(written) > 100_000:
-                raise ValueError(f"a graph is at most 100000 characters. Received {len(written)}.")
+                raise Mistake(f"a graph must have at most 100000 characters. Received {len(written)}.")
             try:
                 written = written.decode() if isinstance(written, bytes) else written
                 if not written.lstrip().startswith(("{", "[", '"')):
                     return cls(tuple(_node(word) for word in written.split()))
                 written = json.loads(written)
             except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-                raise ValueError(
-                    f"a graph is text or JSON. Received {str(error)[:80]}. Write it with to_json()."
+                raise Mistake(
+                    f"a graph must be text or JSON. Received {str(error)[:80]}. Write it with to_json()."
                 ) from error
         tree: Any = written
-        known = isinstance(tree, dict) and tree.get("format") == FORMAT and isinstance(tree.get("nodes"), list)
-        if not known:
-            raise ValueError(
-                f'a graph in JSON is {{"format": "{FORMAT}", "nodes": [...]}}. Received {str(tree)[:80]}. Write it with to_json().'
+        if not (isinstance(tree, dict) and tree.get("format") == FORMAT and isinstance(tree.get("nodes"), list)):
+            raise Mistake(
+                f'a graph in JSON is {{"format": "{FORMAT}", "nodes": [...]}}. Received {str(tree)[:80]}. '
+                "Write it with to_json()."
             )
         for node in tree["nodes"]:
             if not (isinstance(node, (list, tuple)) and len(node) == 2 and isinstance(node[1], (list, tuple))):
-                raise ValueError(f'a node in JSON is ["add", [0, 1]]. Received {str(node)[:80]}.')
+                raise Mistake(f'a node in JSON is like ["add", [0, 1]]. Received {str(node)[:80]}.')
         return cls(tuple(Node(operation, tuple(inputs)) for operation, inputs in tree["nodes"]))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Graph:
-        """Reads a file with JSON or one-line text; see `read`."""
+        """Reads a file that holds JSON or one-line text; see `read`."""
         with open(os.fspath(path), "rb") as file:
             return cls.read(file.read(100_001))
 
 
 def sample(rng: np.random.Generator, space: Space = Space()) -> Graph:
-    """Draws a random graph: each node an operation of `space`, and its inputs among all earlier nodes, repetitions allowed.
+    """Draws a random graph: each node gets an operation of `space` and inputs among all earlier nodes, with repetition.
 
-    Source: EvoNorm paper, section 3. Whether one node may be read twice is not said.
+    Source: EvoNorm paper, section 3, which does not say whether a node may read another one twice.
     """
     return Graph(tuple(_drawn(len(INITIAL) + k, rng, space) for k in range(space.nodes)))
 
 
 def mutate(graph: Graph, rng: np.random.Generator, space: Space = Space()) -> Graph:
-    """Draws one intermediate node, and gives it a new operation and new inputs.
+    """Draws one intermediate node and gives it a new operation and new inputs.
 
     Source: EvoNorm paper, section 4.
     """
@@ -219,16 +224,16 @@ def mutate(graph: Graph, rng: np.random.Generator, space: Space = Space()) -> Gr
 def evaluate(
     graph: Graph, x: np.ndarray, v0: np.ndarray, v1: np.ndarray, protection: Protection = USUAL, groups: int = 1
 ) -> np.ndarray:
-    """Runs a graph in NumPy, in training mode and without affine.
+    """Evaluates a graph in NumPy, in training mode and without the affine transform.
 
     Args:
       graph: the layer.
       x: [B, ..., C] float.
       v0, v1: [C].
-      protection, groups: see `primitives.apply`.
+      protection, groups: as in `primitives.apply`.
 
     Returns:
-      [B, ..., C] of x's dtype; may hold infinite values and NaN.
+      [B, ..., C] of x's dtype; may contain infinite values and NaN.
     """
     values = dict(enumerate((x, np.zeros([1] * x.ndim, x.dtype), np.asarray(v0, x.dtype), np.asarray(v1, x.dtype))))
     for number in (2, 3):
@@ -238,30 +243,33 @@ def evaluate(
     return np.broadcast_to(values[graph.live[-1]], x.shape)
 
 
-def _drawn(number, rng, space):
+def _drawn(number: int, rng: np.random.Generator, space: Space) -> Node:
+    """Draws the node with a given number."""
     operation = primitives.draw(rng, space.by, space.without)
     return Node(operation, tuple(int(rng.integers(number)) for _ in range(ARITY[operation])))
 
 
-def _node(word):
+def _node(word: str) -> Node:
+    """Parses a node such as add(0,1)."""
     operation, bracket, rest = word.partition("(")
     inputs = rest.rstrip(")").split(",")
     if not bracket or not rest.endswith(")") or not all(i.isascii() and i.isdigit() and len(i) < 6 for i in inputs):
-        raise ValueError(f"a node is written as add(0,1). Received {word[:40]!r}.")
-    return operation, tuple(map(int, inputs))
+        raise Mistake(f"a node is written like add(0,1). Received {word[:40]!r}.")
+    return Node(operation, tuple(map(int, inputs)))
 
 
-def _encloses(line):
-    """Whether the first bracket of a line is closed by its last."""
+def _encloses(line: str) -> bool:
+    """Returns whether the first bracket of a line is closed by its last one."""
     depth = 0
-    for place, letter in enumerate(line):
+    for position, letter in enumerate(line):
         depth += (letter == "(") - (letter == ")")
         if depth == 0:
-            return place == len(line) - 1
+            return position == len(line) - 1
     return False
 
 
-# The layers of the paper and those that they are compared with. In bn_relu and gn_relu v1 and v0 are the affine inside the ReLU.
+# The paper's layers and those that it compares them with. In bn_relu and gn_relu, v1 and v0 are the affine transform
+# inside the ReLU.
 BASELINES = {
     "b0": Graph.read("std_batch(0) mul(3,0) std_instance(0) add(5,6) max(4,7) div(0,8)"),
     "b1": Graph.read("std_batch(0) exp(1) add(0,5) rms_instance(0) mul(6,7) max(4,8) div(0,9)"),

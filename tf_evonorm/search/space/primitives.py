@@ -1,4 +1,4 @@
-"""The primitives that layers are made of: their names, how they are drawn, printed, and computed in NumPy."""
+"""The primitives of layers: their names, how they are drawn and printed, and their values in NumPy."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ _SYMBOLS = {"mean": r"\mu", "rms": r"\mathrm{rms}", "std": "s"}
 
 @dataclasses.dataclass(frozen=True)
 class Protection:
-    """Numbers that keep primitives away from their poles; 0 is without.
+    """Constants that keep primitives away from their poles; 0 disables one.
 
     Attributes:
       division: e of x / (y + e * sign(y)).
       logarithm: e of sign(x) * ln(|x| + e).
-      moments: e added to a variance or mean square, inside the root.
-      sign_of_zero: what sign(0) is in a division; 0 makes x / 0 not finite, and such layers are rejected.
+      moments: e added to a variance or mean square, inside the square root.
+      sign_of_zero: value of sign(0) in a division; with 0, x / 0 is not finite and such layers are rejected.
 
-    Source: Table 1 of the paper's first version, which prints e without a value; 1e-5 is that of the authors' layers. Later
-      versions leave e out of the table. The sign of 0 is nowhere said.
+    Source: Table 1 of the paper's first version, which prints e without a value; 1e-5 is that of the authors' layers.
+      Later versions omit e from the table. The paper does not give the sign of 0.
     """
 
     division: float = 1e-5
@@ -76,7 +76,7 @@ USUAL = Protection()
 
 
 def split(operation: str) -> tuple[str, str | None]:
-    """('std', 'batch') of 'std_batch', (name, None) of an element-wise operation."""
+    """Splits 'std_batch' into ('std', 'batch'); an element-wise operation is returned as (name, None)."""
     name, _, over = operation.partition("_")
     return name, over or None
 
@@ -85,18 +85,18 @@ def draw(rng: np.random.Generator, by: str = "families", without: Collection[str
     """Draws an operation.
 
     Args:
-      rng: where chance comes from.
-      by: "families", 15 families alike and then the index set; or "operations", 24 operations alike.
+      rng: random generator.
+      by: "families" draws uniformly one of 15 families and then the index set; "operations" one of 24 operations.
       without: index sets that are never drawn, such as ("batch",).
 
     Raises:
-      ValueError: an unknown way of drawing or index set.
+      ValueError: for an unknown `by` or index set.
 
-    Source: EvoNorm paper, section 3 ("uniformly"); which of the two is not said.
+    Source: EvoNorm paper, section 3 ("uniformly"), which does not say which of the two.
     """
     if by not in DRAWS or set(without) - set(OVER) or set(without) == set(OVER):
         raise ValueError(
-            f"by must be one of {DRAWS} and without a part of {OVER}. Received by={by!r}, without={without!r}."
+            f"by must be one of {DRAWS} and without a proper subset of {OVER}. Received by={by!r}, without={without!r}."
         )
     sets = [over for over in OVER if over not in without]
     families = [[name] for name in ELEMENTWISE] + [[f"{moment}_{over}" for over in sets] for moment in MOMENTS]
@@ -111,12 +111,12 @@ def apply(operation: str, values: Sequence[np.ndarray], protection: Protection =
 
     Args:
       operation: a key of `ARITY`.
-      values: arrays that broadcast to [B, ..., C]; an axis of size 1 stands for equal values along it.
-      protection: see `Protection`.
-      groups: number of groups of neighbouring channels, a divisor of C.
+      values: arrays that broadcast to [B, ..., C]; an axis of size 1 means equal values along it.
+      protection: constants of the primitives.
+      groups: number of groups of adjacent channels, a divisor of C.
 
     Returns:
-      Array that broadcasts to [B, ..., C]. Values may be infinite or NaN; no warning is given.
+      Array that broadcasts to [B, ..., C]. Values may be infinite or NaN, without a warning.
 
     Source: EvoNorm paper, Table 1; all variances divide by n.
     """
@@ -130,23 +130,23 @@ def apply(operation: str, values: Sequence[np.ndarray], protection: Protection =
 
 
 def text(operation: str, inputs: Sequence[str]) -> str:
-    """An operation of printed inputs, as text."""
+    """Prints an operation on printed inputs as text."""
     return _TEXT.get(operation, operation + "({})").format(*inputs)
 
 
 def latex(operation: str, inputs: Sequence[str]) -> str:
-    """An operation of printed inputs, as LaTeX that matplotlib understands too."""
+    """Prints an operation on printed inputs as LaTeX that matplotlib can render."""
     name, over = split(operation)
     if over is None:
         return _LATEX[name].format(*inputs)
     return f"{_SYMBOLS[name]}_{{{_SETS[over]}}}({inputs[0]})"
 
 
-def _sigmoid(_, x):
+def _sigmoid(_: Protection, x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def _divided(protection, x, y):
+def _divided(protection: Protection, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     sign = np.where(y == 0, protection.sign_of_zero, np.sign(y))
     return x / (y + protection.division * sign)
 
@@ -167,20 +167,20 @@ _ELEMENTWISE: dict[str, Callable] = {
 }
 
 
-def _moment(name, over, x, protection, groups):
+def _moment(name: str, over: str, x: np.ndarray, protection: Protection, groups: int) -> np.ndarray:
     if name == "mean":
         return _mean(x, over, groups)
     centred = x if name == "rms" else x - _mean(x, over, groups)
     return np.sqrt(_mean(np.square(centred), over, groups) + protection.moments)
 
 
-def _mean(x, over, groups):
-    places = tuple(range(1, x.ndim - 1))
+def _mean(x: np.ndarray, over: str, groups: int) -> np.ndarray:
+    spatial = tuple(range(1, x.ndim - 1))
     if over == "batch":
-        return x.mean((0, *places), keepdims=True)
+        return x.mean((0, *spatial), keepdims=True)
     if over == "layer":
-        return x.mean((*places, x.ndim - 1), keepdims=True)
-    x = x.mean(places, keepdims=True)
+        return x.mean((*spatial, x.ndim - 1), keepdims=True)
+    x = x.mean(spatial, keepdims=True)
     if over == "instance" or x.shape[-1] == 1:
         return x
     size = x.shape[-1] // groups

@@ -1,7 +1,11 @@
-"""How fast, and how good, the parts are: `python -m experiments.benchmark NAME [options]`; `--help` after a name lists them."""
+"""Benchmarks and studies: `python -m experiments.benchmark NAME [options]`; `--help` after a name lists its options."""
+
+from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 MEASUREMENTS = {
     "pretrain-step": "experiments.benchmarks.pretrain_step",
@@ -14,14 +18,14 @@ MEASUREMENTS = {
 }
 
 
-def main(arguments):
-    """Runs the measurement that the first argument names with the other arguments."""
-    if arguments[:1] in (["-h"], ["--help"]):
+def main(arguments: Sequence[str]) -> Any:
+    """Runs the benchmark or study that the first argument names, with the other arguments."""
+    if list(arguments[:1]) in (["-h"], ["--help"]):
         print(f"{__doc__}\nNAME is one of {', '.join(MEASUREMENTS)}.")
         return None
     if not arguments or arguments[0] not in MEASUREMENTS:
         received = arguments[0] if arguments else "nothing"
-        sys.exit(f"{__doc__}\nThe first argument names a measurement: {', '.join(MEASUREMENTS)}. Received {received}.")
+        sys.exit(f"{__doc__}\nThe first argument must be a name: {', '.join(MEASUREMENTS)}. Received {received}.")
     return importlib.import_module(MEASUREMENTS[arguments[0]]).main(arguments[1:])
 
 

@@ -38,7 +38,8 @@ LAW = {
         ("launch",),
         ("configs",),
         ("builders",),
-        ("gan", "studies", "benchmarks"),
+        ("gan", "studies"),
+        ("benchmarks",),
         ("",),
     ),
 }

@@ -1,11 +1,11 @@
-"""How fast images become views, beside a plainly written version of the same operations, and what each operation costs.
+"""Throughput of the input pipeline, beside a straightforward implementation, and the cost of each operation.
 
     python -m experiments.benchmark input [--source=photos.zip] [--size=224] [--images=200] [--repeats=5]
 
-Without a source, synthetic scenes of 375 x 500 pixels as JPEG stand in for photos. The plain version is what one would first write:
-decode the whole image once per view, crop, `tf.image.resize`, then every operation on every view, with `tf.where` to keep or drop its
-result. Both run one after the other in rounds in one process, in tf.data on one thread. Time is the processor's, not the clock's, so
-that images/s are those of one core, whatever else the machine does.
+Without a source, synthetic scenes of 375 x 500 pixels are encoded as JPEG in place of photos. The plain version decodes
+the whole image once per view, crops, calls `tf.image.resize`, then computes every operation on every view and selects
+with `tf.where`. Both run in alternating rounds in one process, in tf.data on one thread. Time is processor time, so
+that images/s are those of one core, whatever the load of the machine.
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ import argparse
 import io
 import statistics
 import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, Optional
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from experiments.studies.runs import markdown
 from tf_pixpro import data
 from tf_pixpro.data import scenes
 from tf_pixpro.views import augment
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
+    """Prints a table of throughput and a table of operations."""
     parser = argparse.ArgumentParser(prog="experiments.benchmark input", description=__doc__.split("\n")[0])
     parser.add_argument("--source", help="folder or zip of JPEGs; default: synthetic scenes of 375 x 500 pixels")
     parser.add_argument("--size", type=int, default=224, help="height and width of the views")
@@ -39,26 +43,29 @@ def main(arguments):
         "tf_pixpro": timed_rounds(images, lambda image, seed: augment.two_views(image, seed, size)),
         "plain": timed_rounds(images, lambda image, seed: plain_views(image, seed, size)),
     }
-    rounds = {name: [] for name in ways}
+    rounds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(options.repeats):
         for name, times in ways.items():
             rounds[name].append(len(images) / next(times))
     shapes = np.median([tf.io.extract_jpeg_shape(image).numpy()[:2] for image in images], axis=0)
     print(
-        f"{len(images)} JPEGs, median {shapes[0]:.0f} x {shapes[1]:.0f} pixels -> two views of {size[0]} x {size[1]}, one thread"
+        f"{len(images)} JPEGs, median {shapes[0]:.0f} x {shapes[1]:.0f} pixels -> two views of {size[0]} x {size[1]}, "
+        "one thread\n"
     )
-    print("\n| input | images/s, median | least | most |\n| --- | ---: | ---: | ---: |")
-    for name, rates in rounds.items():
-        print(f"| {name} | {statistics.median(rates):.1f} | {min(rates):.1f} | {max(rates):.1f} |")
+    rates = [[name, *map(_short, (statistics.median(r), min(r), max(r)))] for name, r in rounds.items()]
+    print(markdown(["input", "images/s, median", "least", "most"], rates))
     ratios = [one / other for one, other in zip(rounds["tf_pixpro"], rounds["plain"])]
-    print(f"\ntf_pixpro / plain, median of the rounds: {statistics.median(ratios):.2f}")
-    print("\n| operation | ms | how often in two views |\n| --- | ---: | ---: |")
-    for name, milliseconds, times in operation_costs(images, size):
-        print(f"| {name} | {milliseconds:.3f} | {times:.2f} |")
+    print(f"\ntf_pixpro / plain, median of the rounds: {statistics.median(ratios):.2f}\n")
+    costs = [[name, f"{ms:.3f}", f"{times:.2f}"] for name, ms, times in operation_costs(images, size)]
+    print(markdown(["operation", "ms", "calls in two views"], costs))
 
 
-def encoded_images(path, count: int) -> list[bytes]:
-    """JPEGs in memory, at most `count`, evenly spread over the source."""
+def _short(value: float) -> str:
+    return f"{value:.1f}"
+
+
+def encoded_images(path: Optional[str], count: int) -> list[bytes]:
+    """Returns at most `count` JPEGs, evenly spaced over the source; synthetic scenes without a path."""
     if path is None:
         drawn = [scenes.scene(index, size=(375, 500)).image for index in range(count)]
         return [_jpeg(image) for image in drawn]
@@ -68,26 +75,26 @@ def encoded_images(path, count: int) -> list[bytes]:
     return [image for image in (example["bytes"].numpy() for example in examples) if tf.io.is_jpeg(image)]
 
 
-def _jpeg(image) -> bytes:
+def _jpeg(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
-def timed_rounds(values, make):
-    """Seconds of processor time for each round of `make(value, seed)` over all values, without end.
+def timed_rounds(values: Any, make: Callable) -> Iterator[float]:
+    """Yields the processor seconds of each round of `make(value, seed)` over all values, forever.
 
-    They come from one iterator of tf.data on one thread, whose first round, which sets up the graph, is not among them.
+    All rounds come from one tf.data iterator on one thread; the first one, which builds the graph, is not yielded.
     """
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.threading.max_intra_op_parallelism = 1
-    # Otherwise a part of the next round would be made before it is asked for.
+    # Otherwise a part of the next round would be computed ahead of time.
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
     options.experimental_optimization.inject_prefetch = False
 
-    def made(number, value):
+    def made(number: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
         results = tf.nest.flatten(make(value, tf.stack([0, tf.cast(number, tf.int32)])))
         return tf.add_n([tf.cast(tf.reshape(result, [-1])[0], tf.float32) for result in results])
 
@@ -100,8 +107,8 @@ def timed_rounds(values, make):
         yield time.process_time() - start
 
 
-def plain_views(image_bytes, seed, size):
-    """BYOL's augmentations as one would first write them with tf.image."""
+def plain_views(image_bytes: tf.Tensor, seed: tf.Tensor, size: tuple[int, int]) -> dict[str, tf.Tensor]:
+    """Computes BYOL's augmentations in the most direct way with tf.image."""
     views = {}
     for number, view in enumerate(augment.RECIPES["BYOL"]):
         seeds = tf.random.experimental.stateless_split(seed + number, 3)
@@ -130,16 +137,16 @@ def plain_views(image_bytes, seed, size):
     return views
 
 
-def _convolved(image, sigma, taps: int = 23):
-    """SimCLR's blur: a Gaussian of a tenth of the image's side, as two depthwise convolutions."""
-    place = tf.cast(tf.range(taps) - taps // 2, tf.float32)
-    kernel = tf.tile(tf.reshape(tf.nn.softmax(-tf.square(place / sigma) / 2), [taps, 1, 1, 1]), [1, 1, 3, 1])
+def _convolved(image: tf.Tensor, sigma: tf.Tensor, taps: int = 23) -> tf.Tensor:
+    """Computes SimCLR's blur, whose kernel is a tenth of the image's side, as two depthwise convolutions."""
+    offset = tf.cast(tf.range(taps) - taps // 2, tf.float32)
+    kernel = tf.tile(tf.reshape(tf.nn.softmax(-tf.square(offset / sigma) / 2), [taps, 1, 1, 1]), [1, 1, 3, 1])
     image = tf.nn.depthwise_conv2d(image[tf.newaxis], kernel, [1, 1, 1, 1], "SAME")
     return tf.nn.depthwise_conv2d(image, tf.transpose(kernel, [1, 0, 2, 3]), [1, 1, 1, 1], "SAME")[0]
 
 
-def operation_costs(images, size):
-    """(name, milliseconds of one call, expected calls in two views) of every operation."""
+def operation_costs(images: Sequence[bytes], size: tuple[int, int]) -> list[tuple[str, float, float]]:
+    """Returns (name, milliseconds of one call, expected number of calls in two views) of every operation."""
     one, two = augment.RECIPES["BYOL"]
     image = tf.random.stateless_uniform([*size, 3], [0, 0], 0, 255)
     planes = tf.transpose(image, [2, 0, 1])
@@ -171,8 +178,8 @@ def operation_costs(images, size):
     return [(name, _milliseconds(function, value), times) for name, (function, value, times) in operations.items()]
 
 
-def _milliseconds(function, value, calls: int = 30, repeats: int = 3) -> float:
-    """Median time of one call, less that of a call that does nothing."""
+def _milliseconds(function: Callable, value: Any, calls: int = 30, repeats: int = 3) -> float:
+    """Returns the median duration of one call, minus that of a call that does nothing."""
     values = [value] * calls
     full = timed_rounds(values, lambda x, _: function(x))
     empty = timed_rounds(values, lambda x, _: tf.strings.length(x) if x.dtype == tf.string else x)

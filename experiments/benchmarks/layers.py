@@ -1,9 +1,10 @@
-"""How fast each layer is: `python -m experiments.benchmark layers`, a table of time and memory against BatchNorm + ReLU.
+"""Time and memory of each layer against BatchNorm and ReLU: `python -m experiments.benchmark layers`.
 
-Every number of one table comes from one process, rounds interleaved, median of the rounds; read the ratios, because
-milliseconds move with what else the machine does. "plain" is the paper's formula as one would write it in TensorFlow
-(`tf.math.reduce_variance` and automatic gradients). "kept" is what the forward pass leaves for the backward pass, in units of the input.
-"limit" is the time in which -x, one reading and one writing, would move the bytes that a layer must move if nothing stays in a cache.
+All numbers of one table come from one process, with interleaved rounds and the median over the rounds; compare the
+ratios, because milliseconds depend on the load of the machine. "plain" is the paper's formula written directly in
+TensorFlow (`tf.math.reduce_variance` and automatic gradients). "kept" is what the forward pass stores for the backward
+pass, in units of the input. "limit" is the time that -x, one read and one write, would need for the bytes that a layer
+must move if no cache holds them.
 """
 
 from __future__ import annotations
@@ -11,46 +12,50 @@ from __future__ import annotations
 import argparse
 import functools
 import time
+from collections.abc import Sequence
+from typing import Any, Callable, Optional
 
 import numpy as np
 import tensorflow as tf
 
-import tf_evonorm
+from experiments.studies.runs import markdown
+from tf_evonorm.layers import named
 
-LAYERS = {
-    "EvoNormB0": tf_evonorm.EvoNormB0,
-    "EvoNormB1": tf_evonorm.EvoNormB1,
-    "EvoNormB2": tf_evonorm.EvoNormB2,
-    "EvoNormS0": functools.partial(tf_evonorm.EvoNormS0, groups="auto"),
-    "EvoNormS1": functools.partial(tf_evonorm.EvoNormS1, groups="auto"),
-    "EvoNormS2": functools.partial(tf_evonorm.EvoNormS2, groups="auto"),
-    "BatchNormAct": tf_evonorm.BatchNormAct,
-    "GroupNormAct": functools.partial(tf_evonorm.GroupNormAct, groups="auto"),
-    "LayerNormAct": tf_evonorm.LayerNormAct,
-    "FilterResponseNormAct": tf_evonorm.FilterResponseNormAct,
-}
+BASELINE = "bn_relu"
+LAYERS = (
+    "evonorm_b0", "evonorm_b1", "evonorm_b2", "evonorm_s0", "evonorm_s1", "evonorm_s2",
+    BASELINE, "gn_relu", "ln_relu", "frn",
+)  # fmt: skip
 SHAPES = ("32x56x56x64", "32x28x28x256", "32x7x7x2048")
-# Readings and writings of a whole input. Forward: statistics read x, the formula reads x and writes y. Backward: sums read x and dy, the
-# formula reads both and writes dx.
+# Reads and writes of a whole input. Forward: the statistics read x, the formula reads x and writes y. Backward: the
+# sums read x and dy, the formula reads both and writes dx.
 PASSES = {"forward": 3, "both": 8}
 
 
-def plain(layer: str, x, gamma, beta, v, groups: int = 32, epsilon: float = 1e-5):
-    """An EvoNorm layer in training mode as the paper prints it, channels last: the slow and obvious reference.
+def plain(
+    layer: str,
+    x: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    v: tf.Tensor,
+    groups: int = 32,
+    epsilon: float = 1e-5,
+) -> tf.Tensor:
+    """Computes an EvoNorm layer in training mode as the paper prints it, channels last: the slow reference.
+
+    Its second derivatives are correct too, unlike those of `tf.nn.moments`, which holds the mean constant.
 
     Args:
-      layer: "EvoNormB0" ... "EvoNormS2".
+      layer: "evonorm_b0" ... "evonorm_s2".
       x: [B, ..., C] floating point.
       gamma, beta, v: [C] of x's dtype.
-      groups: divisor of C, S series only.
-      epsilon: inside every root.
-
-    Its second derivatives are right too; with `tf.nn.moments` they are not, which holds the mean constant.
+      groups: number of groups, a divisor of C; S series only.
+      epsilon: added inside every square root.
     """
     between = list(range(1, len(x.shape) - 1))
-    kind = layer[-2:]
+    kind = layer[-2:].upper()
 
-    def root(square):
+    def root(square: tf.Tensor) -> tf.Tensor:
         return tf.sqrt(square + epsilon)
 
     if kind[0] == "S":
@@ -72,10 +77,10 @@ def plain(layer: str, x, gamma, beta, v, groups: int = 32, epsilon: float = 1e-5
     return x / tf.maximum(batch, second) * gamma + beta
 
 
-def steps(forward, variables, mode: str, x):
-    """(forward, forward and backward) as compiled functions of (x, dy)."""
+def steps(forward: Callable, variables: Sequence[tf.Variable], mode: str, x: tf.Tensor) -> list[Callable]:
+    """Compiles (forward, forward and backward) as functions of (x, dy)."""
 
-    def both(x, dy):
+    def both(x: tf.Tensor, dy: tf.Tensor) -> tuple:
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = forward(x)
@@ -85,12 +90,12 @@ def steps(forward, variables, mode: str, x):
     return [function.get_concrete_function(x, x) for function in functions]
 
 
-def kept_bytes(forward, variables, x) -> int:
-    """Bytes that the forward pass makes or is given and the backward pass reads."""
-    kept = {}
+def kept_bytes(forward: Callable, variables: Sequence[tf.Variable], x: tf.Tensor) -> int:
+    """Returns the bytes of tensors of the forward pass, inputs included, that the backward pass reads."""
+    kept: dict[Any, int] = {}
 
     @tf.function
-    def both(x, dy):
+    def both(x: tf.Tensor, dy: tf.Tensor) -> list:
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = forward(x)
@@ -107,16 +112,18 @@ def kept_bytes(forward, variables, x) -> int:
     return sum(kept.values())
 
 
-def _origin(tensor):
-    """The tensor whose bytes another one shows under a new shape or name."""
+def _origin(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns the tensor whose bytes another one shares under a new shape or name."""
     while tensor.op.type in ("Reshape", "Identity", "IdentityN"):
         tensor = tensor.op.inputs[tensor.value_index if tensor.op.type == "IdentityN" else 0]
     return tensor
 
 
-def measure(names, shapes, dtypes, modes, rounds: int) -> list[dict]:
-    """One dict per (layer, shape, dtype, mode): times in ms, ratios, bytes kept over bytes of the input."""
-    rows = []
+def measure(
+    names: Sequence[str], shapes: Sequence[str], dtypes: Sequence[str], modes: Sequence[str], rounds: int
+) -> list[dict]:
+    """Returns a dict per layer, shape, dtype and mode: times in ms, ratios, bytes kept over bytes of the input."""
+    rows: list[dict] = []
     for shape in shapes:
         for dtype in dtypes:
             for mode in modes:
@@ -124,25 +131,47 @@ def measure(names, shapes, dtypes, modes, rounds: int) -> list[dict]:
     return rows
 
 
-def _measured_together(names, shape, dtype, mode, rounds):
+def _measured_together(names: Sequence[str], shape: str, dtype: str, mode: str, rounds: int) -> list[dict]:
     size = [int(n) for n in shape.split("x")]
     random = np.random.default_rng(0)
     x, dy = (tf.constant(random.normal(size=size), dtype) for _ in range(2))
-    cases = {}
-    for name in ["BatchNormAct", *(n for n in names if n != "BatchNormAct")]:
-        layer = LAYERS[name](dtype=dtype if dtype == "float32" else f"mixed_{dtype}")
-        layer.build(size)
-        cases[name] = functools.partial(layer, training=True), layer.trainable_weights
-        if name.startswith("EvoNorm"):
-            gamma, beta, v = tf.ones(size[-1:], dtype), tf.zeros(size[-1:], dtype), tf.ones(size[-1:], dtype)
-            groups = getattr(layer, "fitting_groups", 1)
-            cases[name, "plain"] = functools.partial(plain, name, gamma=gamma, beta=beta, v=v, groups=groups), []
+    cases: dict[Any, tuple[Callable, list]] = {}
+    for name in dict.fromkeys([BASELINE, *names]):
+        cases.update(_cases(name, size, dtype))
     runs = {case: steps(*cases[case], mode, x) for case in cases}
     runs["copy"] = steps(tf.negative, [], mode, x)[:1]
+    medians = _interleaved(runs, x, dy, rounds)
+    return [
+        {
+            "layer": name,
+            "shape": shape,
+            "dtype": dtype,
+            "mode": mode,
+            **_ratios(name, medians),
+            **{key: kept_bytes(*cases[case], x) / _bytes(x) for key, case in _kept(name) if case in cases},
+        }
+        for name in names
+    ]
+
+
+def _cases(name: str, size: Sequence[int], dtype: str) -> dict[Any, tuple[Callable, list]]:
+    """Returns the layer of a name and, for an EvoNorm, its plain formula: case -> (forward, variables)."""
+    layer = named.norm_act(name)(dtype=dtype if dtype == "float32" else f"mixed_{dtype}")
+    layer.build(size)
+    cases: dict[Any, tuple[Callable, list]] = {name: (functools.partial(layer, training=True), layer.trainable_weights)}
+    if name.startswith("evonorm"):
+        gamma, beta, v = tf.ones(size[-1:], dtype), tf.zeros(size[-1:], dtype), tf.ones(size[-1:], dtype)
+        groups = getattr(layer, "fitting_groups", 1)
+        cases[name, "plain"] = functools.partial(plain, name, gamma=gamma, beta=beta, v=v, groups=groups), []
+    return cases
+
+
+def _interleaved(runs: dict[Any, list[Callable]], x: tf.Tensor, dy: tf.Tensor, rounds: int) -> dict[Any, list[float]]:
+    """Returns the median duration in ms of each step of each case, after one warm-up call."""
     for run in runs.values():
         for step in run:
             step(x, dy)
-    times = {case: ([], []) for case in runs}
+    times: dict[Any, list[list[float]]] = {case: [[] for _ in run] for case, run in runs.items()}
     for _ in range(rounds):
         for case, run in runs.items():
             for step, taken in zip(run, times[case]):
@@ -150,20 +179,27 @@ def _measured_together(names, shape, dtype, mode, rounds):
                 result = step(x, dy)
                 taken.append(time.perf_counter() - start)
                 del result
-    medians = {case: [1e3 * float(np.median(taken)) for taken in pair if taken] for case, pair in times.items()}
-    rows = []
-    for name in names:
-        row = {"layer": name, "shape": shape, "dtype": dtype, "mode": mode}
-        row["forward"], row["both"] = medians[name]
-        for i, part in enumerate(("forward", "both")):
-            row[f"{part}/bn"] = medians[name][i] / medians["BatchNormAct"][i]
-            row[f"plain/{part}"] = medians[name, "plain"][i] / medians[name][i] if (name, "plain") in medians else None
-            row[f"{part}/limit"] = medians[name][i] / (medians["copy"][0] * PASSES[part] / 2)
-        row["kept"] = kept_bytes(*cases[name], x) / (x.shape.num_elements() * x.dtype.size)
-        if (name, "plain") in medians:
-            row["plain kept"] = kept_bytes(*cases[name, "plain"], x) / (x.shape.num_elements() * x.dtype.size)
-        rows.append(row)
-    return rows
+    return {case: [1e3 * float(np.median(taken)) for taken in parts] for case, parts in times.items()}
+
+
+def _ratios(name: str, medians: dict[Any, list[float]]) -> dict[str, float | None]:
+    """Returns times in ms of a layer, and their ratios to the baseline, to the plain formula and to the limit."""
+    row: dict[str, float | None] = {}
+    for i, part in enumerate(("forward", "both")):
+        own = medians[name][i]
+        row[part] = own
+        row[f"{part}/bn"] = own / medians[BASELINE][i]
+        row[f"plain/{part}"] = medians[name, "plain"][i] / own if (name, "plain") in medians else None
+        row[f"{part}/limit"] = own / (medians["copy"][0] * PASSES[part] / 2)
+    return row
+
+
+def _kept(name: str) -> list[tuple[str, Any]]:
+    return [("kept", name), ("plain kept", (name, "plain"))]
+
+
+def _bytes(x: tf.Tensor) -> int:
+    return x.shape.num_elements() * x.dtype.size
 
 
 COLUMNS = {
@@ -185,28 +221,27 @@ COLUMNS = {
 
 
 def table(rows: list[dict]) -> str:
-    """The rows as a Markdown table."""
+    """Returns the rows as a Markdown table."""
 
-    def shown(value):
+    def shown(value: Any) -> str:
         return "" if value is None else value if isinstance(value, str) else f"{value:.2f}"
 
-    lines = [list(COLUMNS.values()), ["---"] * len(COLUMNS)]
-    lines += [[shown(row.get(key)) for key in COLUMNS] for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(list(COLUMNS.values()), [[shown(row.get(key)) for key in COLUMNS] for row in rows])
 
 
-def main(argv=None) -> list[dict]:
-    """Prints the table; `argv` without the program's name."""
-    parser = argparse.ArgumentParser(prog="benchmark layers", description=__doc__)
-    parser.add_argument("--layers", nargs="+", choices=LAYERS, default=list(LAYERS))
+def main(argv: Optional[Sequence[str]] = None) -> list[dict]:
+    """Prints the table and returns its rows."""
+    parser = argparse.ArgumentParser(prog="experiments.benchmark layers", description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--layers", nargs="+", choices=LAYERS, default=list(LAYERS), metavar="NAME", help=", ".join(LAYERS)
+    )
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), help="like 32x56x56x64")
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16", "float16"), default=["float32"])
     parser.add_argument("--modes", nargs="+", choices=("graph", "xla"), default=["graph", "xla"])
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args(argv)
-    print(
-        f"TensorFlow {tf.__version__}, {len(tf.config.list_physical_devices('GPU'))} GPUs; {time.strftime('%Y-%m-%d')}"
-    )
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    print(f"TensorFlow {tf.__version__}, {gpus} GPUs; {time.strftime('%Y-%m-%d')}")
     rows = measure(options.layers, options.shapes, options.dtypes, options.modes, options.rounds)
     print(table(rows))
     return rows

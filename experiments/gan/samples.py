@@ -1,28 +1,40 @@
-"""Pictures of a generator: samples of each class, and what lies between two latents, as PNG files and in TensorBoard."""
+"""Sample grids of a generator, and interpolations between latents, as PNG files and in TensorBoard."""
 
 from __future__ import annotations
 
 import os
+from typing import Any, Optional
 
 import numpy as np
 import tensorflow as tf
 
 
 class SamplePictures:
-    """A train action that draws the same latents again and again.
+    """A train action that generates images from the same latents at regular steps.
 
     Args:
-      generator: [latent [B, z], label [B]] -> images [B, H, W, 3] in -1..1.
-      num_classes: K; of more than `rows` classes so many, evenly spread, are drawn.
-      folder: gets samples-STEP.png, interpolation-STEP.png and the summaries; None computes and writes nothing.
-      global_step: variable, the step reached.
-      every: steps between two drawings; the last step is drawn too.
-      steps: of the run.
-      rows, columns: of the grids; a row is a class.
-      seed: of the latents.
+      generator: [latent [B, z], label [B]] -> images [B, H, W, 3] in [-1, 1].
+      num_classes: number of classes, K; if there are more than `rows`, evenly spaced ones are shown.
+      folder: gets samples-STEP.png, interpolation-STEP.png and the summaries; None generates but writes nothing.
+      global_step: variable with the current step.
+      every: steps between two grids; the last step has one too.
+      steps: steps of the run.
+      rows, columns: size of the grids; each row is a class.
+      seed: seed of the latents.
     """
 
-    def __init__(self, generator, num_classes, folder, global_step, every, steps, rows=10, columns=8, seed=0):
+    def __init__(
+        self,
+        generator: tf.keras.Model,
+        num_classes: int,
+        folder: Optional[str],
+        global_step: tf.Variable,
+        every: int,
+        steps: int,
+        rows: int = 10,
+        columns: int = 8,
+        seed: int = 0,
+    ):
         self._generator, self._folder, self._step = generator, folder, global_step
         self._every, self._steps = every, steps
         rows = min(rows, num_classes)
@@ -35,25 +47,37 @@ class SamplePictures:
         self._between = tf.reshape(ends[:, 0] * (1 - share) + ends[:, 1] * share, [-1, length])
         self._writer = tf.summary.create_file_writer(folder) if folder else tf.summary.create_noop_writer()
 
-    def __call__(self, output=None):
+    def __call__(self, output: Any = None) -> None:
         step = int(self._step.numpy())
         if step % self._every and step != self._steps:
             return
         for name, latents in (("samples", self._latents), ("interpolation", self._between)):
             images = self._generator([latents, self._labels], training=False)
-            if self._folder is None:  # the others only take part
+            if self._folder is None:  # only the chief writes
                 continue
-            picture = grid(images, self._columns)
+            image = grid(images, self._columns)
             with self._writer.as_default(step=step):
-                tf.summary.image(name, picture[None])
-            tf.io.write_file(os.path.join(self._folder, f"{name}-{step}.png"), tf.io.encode_png(picture))
+                tf.summary.image(name, image[None])
+            tf.io.write_file(os.path.join(self._folder, f"{name}-{step}.png"), tf.io.encode_png(image))
         self._writer.flush()
 
 
-def grid(images, columns: int):
-    """[n * columns, H, W, 3] in -1..1 -> one picture [n * (H + 1), columns * (W + 1), 3] uint8, row by row, with black lines between."""
-    images = np.asarray(tf.saturate_cast(tf.round((images + 1) * 127.5), tf.uint8))
-    images = np.pad(images, [(0, 0), (0, 1), (0, 1), (0, 0)])
-    _, height, width, colours = images.shape
-    rows = images.reshape(-1, columns, height, width, colours).transpose(0, 2, 1, 3, 4)
-    return rows.reshape(-1, columns * width, colours)
+def grid(images: tf.Tensor, columns: int) -> np.ndarray:
+    """Arranges images row by row in a grid with black lines between them.
+
+    Args:
+      images: [n * columns, H, W, 3] in [-1, 1].
+      columns: images in a row.
+
+    Returns:
+      One image [n * (H + 1), columns * (W + 1), 3] uint8.
+    """
+    padded = np.pad(as_bytes(images).numpy(), [(0, 0), (0, 1), (0, 1), (0, 0)])
+    _, height, width, channels = padded.shape
+    rows = padded.reshape(-1, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
+    return rows.reshape(-1, columns * width, channels)
+
+
+def as_bytes(images: tf.Tensor) -> tf.Tensor:
+    """Converts images in [-1, 1] to uint8, rounded and saturated."""
+    return tf.saturate_cast(tf.round((tf.convert_to_tensor(images) + 1) * 127.5), tf.uint8)

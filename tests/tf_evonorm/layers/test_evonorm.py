@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import tf_evonorm
 from experiments.benchmarks import layers
+from tf_evonorm.layers.named import norm_act
 
 B_SERIES = (tf_evonorm.EvoNormB0, tf_evonorm.EvoNormB1, tf_evonorm.EvoNormB2)
 S_SERIES = (tf_evonorm.EvoNormS0, tf_evonorm.EvoNormS1, tf_evonorm.EvoNormS2)
@@ -157,11 +158,11 @@ def test_filter_response_norm_is_that_of_addons():
     np.testing.assert_allclose(ours(x), tf.maximum(theirs(x), 0.3), atol=1e-5)
 
 
-@pytest.mark.parametrize("layer", ["EvoNormB0", "EvoNormS0"])
+@pytest.mark.parametrize("layer", ["evonorm_b0", "evonorm_s0"])
 def test_the_backward_pass_keeps_the_input_and_small_numbers(layer):
     """At most 1.1 times the input, where the plain formula keeps several."""
     x = tf.constant(pictures((4, 16, 16, 32)))
-    made = layers.LAYERS[layer]()
+    made = norm_act(layer)()
     made.build(x.shape)
     kept = layers.kept_bytes(lambda x: made(x, training=True), made.trainable_weights, x)
     assert kept <= 1.1 * 4 * x.shape.num_elements()
@@ -169,8 +170,8 @@ def test_the_backward_pass_keeps_the_input_and_small_numbers(layer):
 
 def test_the_speed_table_has_a_row_for_each_layer(capsys):
     rows = layers.main(
-        ["--layers", "EvoNormS1", "BatchNormAct", "--shapes", "2x4x4x32", "--modes", "graph", "--rounds", "1"]
+        ["--layers", "evonorm_s1", "bn_relu", "--shapes", "2x4x4x32", "--modes", "graph", "--rounds", "1"]
     )
-    assert [row["layer"] for row in rows] == ["EvoNormS1", "BatchNormAct"]
+    assert [row["layer"] for row in rows] == ["evonorm_s1", "bn_relu"]
     assert rows[1]["both/bn"] == 1
-    assert "| EvoNormS1 | 2x4x4x32 |" in capsys.readouterr().out
+    assert "| evonorm_s1 | 2x4x4x32 |" in capsys.readouterr().out

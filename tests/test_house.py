@@ -123,6 +123,18 @@ def test_libraries_read_no_flags_and_spell_keras_one_way(path):
         assert there.partition(".")[0] not in ("keras", "tf_keras"), f"{there}: write tf.keras"
 
 
+DRAWS_AT_ITS_TOP = ("tf_pixpro.pretext.figures", "experiments.demo")  # imported only by those who draw
+
+
+@pytest.mark.parametrize("path", sources(*PACKAGES), ids=module_name)
+def test_optuna_stays_in_the_study_and_matplotlib_where_figures_are_drawn(path):
+    here, found = module_name(path), {name.partition(".")[0] for name in imports(path)}
+    assert "optuna" not in found or here.startswith("tf_evonorm.search.study"), here
+    top = [node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    if any("matplotlib" in ast.unparse(node) for node in top):
+        assert here in DRAWS_AT_ITS_TOP, f"{here}: import matplotlib in the function that draws"
+
+
 def test_official_vision_is_imported_by_transfer_only():
     for path in sources("tf_pixpro", "tf_evonorm"):
         if "transfer" not in path.parts:

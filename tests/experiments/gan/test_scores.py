@@ -69,7 +69,7 @@ def test_mistakes(tmp_path):
         InceptionScore().result()
     with pytest.raises(ValueError, match=r"splits must be positive\. Received splits=0"):
         InceptionScore(0)
-    with pytest.raises(ValueError, match=r"a covariance needs two rows\. Received 1"):
+    with pytest.raises(ValueError, match=r"a covariance needs two images\. Received 1"):
         moments(np.ones([1, 3])).covariance  # noqa: B018
     with pytest.raises(FileNotFoundError, match="the folder of a run is needed"):
         classifier_network(str(tmp_path))

@@ -1,7 +1,15 @@
 """Pure mathematics of the normalizations: moments, and each formula with its own gradient."""
 
-from tf_evonorm.functional.evonorm import OVER, all_sum, batch_moments, evonorm_b, evonorm_s, fitting_groups, moments
-from tf_evonorm.functional.reductions import compilable, mean_and_variance, raised, sums_over_places, worth_compiling
+from tf_evonorm.functional.evonorm import evonorm_b, evonorm_b_in_training, evonorm_s
+from tf_evonorm.functional.moments import OVER, all_sum, batch_moments, fitting_groups, moments
+from tf_evonorm.functional.reductions import (
+    compilable,
+    mean_and_variance,
+    raised,
+    sums_over_positions,
+    traced_for,
+    worth_compiling,
+)
 
 __all__ = [
     "OVER",
@@ -9,11 +17,13 @@ __all__ = [
     "batch_moments",
     "compilable",
     "evonorm_b",
+    "evonorm_b_in_training",
     "evonorm_s",
     "fitting_groups",
     "mean_and_variance",
     "moments",
     "raised",
-    "sums_over_places",
+    "sums_over_positions",
+    "traced_for",
     "worth_compiling",
 ]

@@ -1,20 +1,137 @@
-"""Pure maths of the normalizations: moments over batch, instance, layer or group, and each formula with its gradient.
+"""The six EvoNorm formulas, each with its own gradient.
 
-Every EvoNorm formula is written here twice, forward and backward, element by element: `y = gamma * h(x) / d(x, roots) + beta`,
-where the roots are standard deviations or root mean squares, one number per channel or per sample and channel. The backward
-pass keeps the input and those numbers, nothing else. Counting a full-size tensor as 1, the forward pass reads 2 and writes
-1 (moments, result); the backward pass reads 4 and writes 1 (all sums over places read x and dy once, and so does dx).
+Every formula is written twice, forward and backward, element by element: `y = gamma * h(x) / d(x, root, floor) + beta`, where root and
+floor are standard deviations or root mean squares, one number per channel or per sample and channel. The backward pass keeps the
+input and those numbers, nothing else. Counting a full-size tensor as 1, the forward pass reads 2 and writes 1 (moments, result); the
+backward pass reads 4 and writes 1 (all sums over positions read x and dy once, and so does dx).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_evonorm.functional.reductions import compilable, mean_and_variance, raised, sums_over_places, worth_compiling
+from tf_evonorm.functional.gradients import with_gradient
+from tf_evonorm.functional.moments import all_sum, flattened, group_mean, over_batch, over_groups
+from tf_evonorm.functional.reductions import compilable, compiles, mean_and_variance, raised, sums_over_positions
 
-OVER = ("batch", "instance", "layer", "group")
+
+class Vectors(NamedTuple):
+    """What a formula learns, [1, 1, C] or [1, C, 1]; v is 1 where it is not learned."""
+
+    gamma: tf.Tensor
+    beta: tf.Tensor
+    v: tf.Tensor
+
+
+class Roots(NamedTuple):
+    """What a formula measures: the instance or group root [B, 1, C], and the batch root [1, 1, C] (S series: the group root again)."""
+
+    root: tf.Tensor
+    floor: tf.Tensor
+
+
+class Slopes(NamedTuple):
+    """Sums over positions of dy times the slopes of h / d, gamma still to be applied where that is due; None where there is no such."""
+
+    shift: tf.Tensor
+    scale: tf.Tensor
+    root: tf.Tensor
+    floor: tf.Tensor | None
+    v: tf.Tensor | None
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchFormula:
+    """x / max(floor, second(x, v, root)) * gamma + beta, where floor is the batch root and root the instance root.
+
+    Attributes:
+      name: of the formula.
+      learned: whether v is a variable.
+      centred: whether the instance root is a standard deviation, else a root mean square.
+      second: the branch of the denominator that reads the input, a function of (x, v, root).
+      slope: its derivative in x, a function of (v, root).
+      root_slope: its derivative in the root, a function of x.
+    """
+
+    name: str
+    learned: bool
+    centred: bool
+    second: Callable
+    slope: Callable
+    root_slope: Callable
+
+    def value(self, x: tf.Tensor, vectors: Vectors, roots: Roots) -> tf.Tensor:
+        """y, all float32 or float64."""
+        denominator = tf.maximum(roots.floor, self.second(x, vectors.v, roots.root))
+        return x / denominator * vectors.gamma + vectors.beta
+
+    def sums(self, positions: int, x: tf.Tensor, dy: tf.Tensor, v: tf.Tensor, roots: Roots) -> Slopes:
+        """Gradients of the small tensors; x and dy are read once."""
+
+        def slopes(x, g):
+            second = self.second(x, v, roots.root)
+            share = 1 / tf.maximum(roots.floor, second)
+            slope = -g * x * share * share
+            none = tf.zeros_like(slope)
+            in_second = tf.where(second >= roots.floor, slope, none)
+            in_floor = tf.where(second >= roots.floor, none, slope)
+            return g, g * x * share, in_second * self.root_slope(x), in_floor, *([in_second * x] * self.learned)
+
+        shift, scale, root, floor, *rest = sums_over_positions(slopes, positions, x, dy)
+        return Slopes(shift, scale, root, floor, rest[0] if rest else None)
+
+    def input_gradient(self, x: tf.Tensor, g: tf.Tensor, v: tf.Tensor, roots: Roots) -> tf.Tensor:
+        """dx for constant roots; g is dy * gamma."""
+        second = self.second(x, v, roots.root)
+        denominator = tf.maximum(roots.floor, second)
+        slope = self.slope(v, roots.root)
+        return g / denominator * tf.where(second >= roots.floor, 1 - x / denominator * slope, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleFormula:
+    """x * sigmoid(v * x) / root * gamma + beta, where root is that of a group of channels; attributes as in `BatchFormula`."""
+
+    name: str
+    learned: bool
+    centred: bool
+
+    def value(self, x: tf.Tensor, vectors: Vectors, roots: Roots) -> tf.Tensor:
+        """y, all float32 or float64."""
+        return x * tf.sigmoid(vectors.v * x) * (vectors.gamma / roots.root) + vectors.beta
+
+    def sums(self, positions: int, x: tf.Tensor, dy: tf.Tensor, v: tf.Tensor, roots: Roots) -> Slopes:
+        """Gradients of the small tensors; x and dy are read once."""
+
+        def slopes(x, g):
+            gate = tf.sigmoid(v * x)
+            return g, g * x * gate, *([g * x * x * gate * (1 - gate)] * self.learned)
+
+        shift, scale, *rest = sums_over_positions(slopes, positions, x, dy)
+        scale /= roots.root
+        return Slopes(shift, scale, -scale / roots.root, None, rest[0] / roots.root if rest else None)
+
+    def input_gradient(self, x: tf.Tensor, g: tf.Tensor, v: tf.Tensor, roots: Roots) -> tf.Tensor:
+        """dx for a constant root; g is dy * gamma."""
+        gate = tf.sigmoid(v * x)
+        return g / roots.root * (gate + v * x * (gate * (1 - gate)))
+
+
+BATCH_FORMULAS = {
+    "b0": BatchFormula("b0", True, True, lambda x, v, root: v * x + root, lambda v, root: v, lambda x: 1.0),
+    "b1": BatchFormula("b1", False, False, lambda x, v, root: (x + 1) * root, lambda v, root: root, lambda x: x + 1),
+    "b2": BatchFormula("b2", False, False, lambda x, v, root: root - x, lambda v, root: -1.0, lambda x: 1.0),
+}
+SAMPLE_FORMULAS = {
+    "s0": SampleFormula("s0", True, True),
+    "s1": SampleFormula("s1", False, True),
+    "s2": SampleFormula("s2", False, False),
+}
 
 
 def evonorm_b(
@@ -47,15 +164,30 @@ def evonorm_b(
       epsilon: added to every variance and mean square, inside the root.
       variance: [C], used in place of the batch variance (inference), or None.
       synchronized: take the batch variance over all replicas.
-      compiled: whether XLA compiles the element-wise loops; None: where only CPUs are there and x is known
-        to be large.
+      compiled: whether XLA compiles the element-wise loops; None: where only processors will run it and x is known
+        to be large (in eager calls, once its shape has come back several times).
 
     Returns:
       (y of x's shape and dtype, the biased batch variance [C], or `variance` where given). Gradients of both flow to x.
 
     Source: EvoNorm paper, Table 2. Epsilon as in the authors' code. The authors never synchronize.
     """
-    return _evonorm(kind, x, gamma, beta, v, None, axis, epsilon, variance, synchronized, compiled)
+    measures = _Measures(epsilon, axis=axis, given=variance, synchronized=synchronized)
+    return _evonorm(BATCH_FORMULAS[kind], x, (gamma, beta, v), measures, compiled)[:2]
+
+
+def evonorm_b_in_training(
+    kind: str,
+    x: tf.Tensor,
+    parameters: list[tf.Tensor],
+    axis: int,
+    epsilon: float,
+    synchronized: bool,
+    compiled: bool | None,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """`evonorm_b` with the statistics of the batch: (y, variance [C], number of values of each channel, over all replicas)."""
+    measures = _Measures(epsilon, axis=axis, synchronized=synchronized)
+    return _evonorm(BATCH_FORMULAS[kind], x, parameters, measures, compiled)
 
 
 def evonorm_s(
@@ -82,222 +214,52 @@ def evonorm_s(
       groups: a divisor of C.
       axis: where the channels are, -1 or 1.
       epsilon: added to the variance or mean square, inside the root.
-      compiled: whether XLA compiles the element-wise loops; None: where only CPUs are there and x is known
-        to be large.
+      compiled: as in `evonorm_b`.
 
     Returns:
       y of x's shape and dtype.
 
     Source: EvoNorm paper, Table 3. Epsilon as in the authors' code.
     """
-    return _evonorm(kind, x, gamma, beta, v, groups, axis, epsilon, None, False, compiled)[0]
-
-
-def moments(
-    x: tf.Tensor, over: str = "batch", groups: int = 1, axis: int = -1, synchronized: bool = False
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and biased variance of a tensor over one of the four index sets, without a full-size copy.
-
-    Args:
-      x: [B, ..., C] (or [B, C, ...] with axis=1), any floating dtype; rank at least 2.
-      over: "batch" (all axes but the channels), "instance" (all places of one sample and channel), "layer" (one whole
-        sample) or "group" (all places of one sample and C / groups neighbouring channels).
-      groups: number of groups; read only where over="group".
-      axis: where the channels are, -1 or 1.
-      synchronized: whether a batch is that of all replicas together.
-
-    Returns:
-      (mean, variance), float32 (float64 where x is), of x's rank, ready to be broadcast against it.
-
-    Raises:
-      ValueError: an unknown index set.
-
-    Source: EvoNorm paper, Table 1: the four index sets; all variances divide by n.
-    """
-    if over not in OVER:
-        raise ValueError(f"over must be one of {OVER}. Received over={over!r}. Pass one of them.")
-    if over == "batch":
-        return batch_moments(x, axis, synchronized)[:2]
-    flat, places = _flattened(x, axis)
-    mean, variance = _moments(flat, places)
-    if over != "instance":
-        mean, variance = _over_groups(mean, variance, 1 if over == "layer" else groups, places)
-    return tuple(_as_rank(value, len(x.shape), places) for value in (mean, variance))
-
-
-def batch_moments(x: tf.Tensor, axis: int = -1, synchronized: bool = False) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """(mean, variance) as `moments` over the batch, and the number of values of each channel, over all replicas if synchronized."""
-    flat, places = _flattened(x, axis)
-    mean, variance = _moments(flat, places)
-    count = tf.cast(tf.shape(flat)[places], mean.dtype)
-    mean, variance, values = _over_batch(mean, variance, count, synchronized)
-    return *(_as_rank(value, len(x.shape), places) for value in (mean, variance)), values
-
-
-def all_sum(value: tf.Tensor) -> tf.Tensor:
-    """The sum of `value` over the replicas of the strategy in use; differentiable."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-
-
-def fitting_groups(groups: int | str, channels: int) -> int:
-    """A number of groups that divides the channels.
-
-    Args:
-      groups: a number of groups, or "auto": 32, lowered by one until it divides (the authors' rule).
-      channels: number of channels.
-
-    Raises:
-      ValueError: a number that does not divide the channels.
-    """
-    if groups == "auto":
-        return max(n for n in range(1, min(32, channels) + 1) if channels % n == 0)
-    if not isinstance(groups, int) or groups < 1 or channels % groups:
-        fitting = ", ".join(str(n) for n in range(1, channels + 1) if channels % n == 0)
-        raise ValueError(
-            f"groups must divide the channels. Received groups={groups!r}, channels={channels}. "
-            f"Pass one of {fitting}, or groups='auto' for the largest up to 32."
-        )
-    return groups
-
-
-# Views. A flat tensor is [B, P, C] with places on axis 1, or [B, C, P] with places on axis 2; what belongs to a sample and
-# channel keeps the axis of the places with size 1.
-
-
-def _flattened(x, axis):
-    """(x as a flat tensor, axis of its places)."""
-    rank = len(x.shape)
-    last = axis in (-1, rank - 1)
-    between = x.shape[1:-1] if last else x.shape[2:]
-    count = between.num_elements()
-    if count is None:
-        shape = tf.shape(x)
-        count = tf.reduce_prod(shape[1:-1] if last else shape[2:])
-    batch = x.shape[0] if x.shape[0] is not None else tf.shape(x)[0]
-    channels = x.shape[axis]
-    return tf.reshape(x, [batch, count, channels] if last else [batch, channels, count]), 1 if last else 2
-
-
-def _as_rank(value, rank, places):
-    """[B or 1, 1, C] or [B or 1, C, 1] with as many axes as an input of that rank."""
-    channels = value.shape[3 - places]
-    ones = [1] * (rank - 2)
-    return tf.reshape(value, [-1, *ones, channels] if places == 1 else [-1, channels, *ones])
-
-
-def _along(vector, places):
-    """[C] as [1, 1, C] or [1, C, 1]."""
-    return tf.reshape(vector, [1, 1, -1] if places == 1 else [1, -1, 1])
+    return _evonorm(SAMPLE_FORMULAS[kind], x, (gamma, beta, v), _Measures(epsilon, axis=axis, groups=groups), compiled)[
+        0
+    ]
 
 
 # Loops over full-size tensors.
 
 
 @compilable
-def _moments_gradient(places, x, mean, dmean, dvariance):
-    count = tf.cast(tf.shape(x)[places], mean.dtype)
-    return tf.cast((dmean + 2 * dvariance * (raised(x) - mean)) / count, x.dtype)
+def _result(formula, x, vectors, roots):
+    return tf.cast(formula.value(raised(x), Vectors(*vectors), Roots(*roots)), x.dtype)
 
 
 @compilable
-def _result(kind, x, gamma, beta, v, root, floor):
-    x, dtype = raised(x), x.dtype
-    if kind[0] == "s":
-        return tf.cast(x * tf.sigmoid(v * x) * (gamma / root) + beta, dtype)
-    return tf.cast(x / tf.maximum(floor, _second(kind, x, v, root)) * gamma + beta, dtype)
+def _sums(formula, positions, x, dy, v, roots):
+    return formula.sums(positions, x, dy, v, Roots(*roots))
 
 
 @compilable
-def _sums(kind, places, x, dy, v, root, floor):
-    """Sums over places of dy times the slopes of h / d in gamma, root, floor and v; gamma and the like still to be applied."""
-
-    def slopes(x, g):
-        if kind[0] == "s":
-            gate = tf.sigmoid(v * x)
-            return g, g * x * gate, *([g * x * x * gate * (1 - gate)] if kind == "s0" else [])
-        second = _second(kind, x, v, root)
-        share = 1 / tf.maximum(floor, second)
-        slope = -g * x * share * share
-        none = tf.zeros_like(slope)
-        in_second, in_floor = tf.where(second >= floor, slope, none), tf.where(second >= floor, none, slope)
-        more = {"b0": [in_second * x], "b1": [], "b2": []}[kind]
-        return g, g * x * share, in_second * (x + 1) if kind == "b1" else in_second, in_floor, *more
-
-    shift, scale, *rest = sums_over_places(slopes, places, x, dy)
-    if kind[0] == "s":
-        scale /= root
-        return shift, scale, -scale / root, None, rest[0] / root if rest else None
-    return shift, scale, *rest, *([None] if kind != "b0" else [])
-
-
-@compilable
-def _input_gradient(kind, x, dy, gamma, v, root, floor, *pulls):
-    x, g, dtype = raised(x), raised(dy) * gamma, x.dtype
-    if kind[0] == "s":
-        dx = g / root * (tf.sigmoid(v * x) + v * x * _bell(v * x))
-    else:
-        second = _second(kind, x, v, root)
-        denominator = tf.maximum(floor, second)
-        slope = {"b0": v, "b1": root, "b2": -1.0}[kind]
-        dx = g / denominator * tf.where(second >= floor, 1 - x / denominator * slope, 1)
-    for slope, centre in zip(pulls[::2], pulls[1::2]):
-        dx += slope * (x - centre)
+def _input_gradient(formula, x, dy, vectors, roots, pulls):
+    x, vectors, dtype = raised(x), Vectors(*vectors), x.dtype
+    dx = formula.input_gradient(x, raised(dy) * vectors.gamma, vectors.v, Roots(*roots))
+    for slope, centre in pulls:
+        dx += slope * x if centre is None else slope * (x - centre)
     return tf.cast(dx, dtype)
 
 
-def _second(kind, x, v, root):
-    """The denominator's second branch, which reads the input."""
-    return {"b0": lambda: v * x + root, "b1": lambda: (x + 1) * root, "b2": lambda: root - x}[kind]()
+# Statistics.
 
 
-def _bell(z):
-    s = tf.sigmoid(z)
-    return s * (1 - s)
+@dataclasses.dataclass(frozen=True)
+class _Measures:
+    """How a formula measures its roots."""
 
-
-# Statistics of the index sets, from the numbers of each sample and channel; and EvoNorm put together.
-
-
-def _moments(x, places, compiled=None):
-    """Mean and variance of each sample and channel of a flat tensor, with their gradient."""
-
-    @tf.custom_gradient
-    def measured(x):
-        mean, variance = mean_and_variance(compiled, (places,), x)
-        return (mean, variance), lambda *d: _moments_gradient(compiled, (places,), x, mean, *d)
-
-    return measured(x)
-
-
-def _over_batch(mean, variance, count, synchronized):
-    """(mean, variance, number of values) of each channel, from those of each sample and channel over `count` places."""
-    total = all_sum if synchronized else tf.identity
-    # One message for sum and count.
-    sums = tf.reshape(tf.reduce_sum(mean, 0), [-1])
-    sums = total(count * tf.concat([sums, [tf.cast(tf.shape(mean)[0], mean.dtype)]], 0))
-    values = sums[-1]
-    centre = tf.reshape(sums[:-1] / values, [1, *mean.shape[1:]])
-    spread = variance + tf.math.squared_difference(mean, centre)
-    return centre, total(count * tf.reduce_sum(spread, 0, keepdims=True)) / values, values
-
-
-def _over_groups(mean, variance, groups, places):
-    """Mean and variance of each group, repeated for its channels."""
-    centre = _group_mean(mean, groups, places)
-    return centre, _group_mean(variance + tf.math.squared_difference(mean, centre), groups, places)
-
-
-def _group_mean(value, groups, places, total=False):
-    """Mean (or total) over the channels of each group, repeated for them."""
-    channels = value.shape[3 - places]
-    if groups == channels:
-        return value
-    split = tf.reshape(value, [-1, groups, channels // groups])
-    pooled = tf.reduce_sum(split, 2) if total else tf.reduce_mean(split, 2)
-    return tf.reshape(tf.repeat(pooled, channels // groups, axis=1), tf.shape(value))
+    epsilon: float
+    axis: int = -1
+    groups: int = 1
+    given: tf.Tensor | None = None
+    synchronized: bool = False
 
 
 class _Root:
@@ -309,57 +271,76 @@ class _Root:
 
     def pull(self, gradient, *dvariance):
         """(slope, centre): gradients in the root (per sample and channel) and variance add slope * (x - centre) to dx."""
-        return 2 * self.pool(gradient / (2 * self.value), *dvariance) / self.count, self.centre
+        return 2 * self.pool(gradient / (2 * self.value), *dvariance) / tf.maximum(self.count, 1), self.centre
 
 
-def _roots(kind, x, places, groups, epsilon, synchronized, given, compiled):
-    """(the instance or group root, the batch root or None) of one formula."""
-    mean, variance = mean_and_variance(compiled, (places,), x)
-    count = tf.cast(tf.shape(x)[places], mean.dtype)
-    square = variance + tf.square(mean)
-    if kind[0] == "s":
-        count *= mean.shape[3 - places] // groups
-        pool = functools.partial(_group_mean, groups=groups, places=places, total=True)
-        if kind == "s2":
-            return _Root(_group_mean(square, groups, places), epsilon, 0.0, count, pool), None
-        centre, spread = _over_groups(mean, variance, groups, places)
-        return _Root(spread, epsilon, centre, count, pool), None
-    root = _Root(variance, epsilon, mean, count) if kind == "b0" else _Root(square, epsilon, 0.0, count)
-    if given is not None:
-        return root, _Root(given, epsilon)
-    centre, spread, values = _over_batch(mean, variance, count, synchronized)
-    total = all_sum if synchronized else tf.identity
-    return root, _Root(
-        spread, epsilon, centre, values, lambda t, more: total(tf.reduce_sum(t, 0, keepdims=True) + more)
-    )
+def _group_root(formula, x, positions, measures, compiled):
+    """The root of each group, repeated for its channels."""
+    mean, variance = mean_and_variance(compiled, (positions,), x)
+    groups = measures.groups
+    count = tf.cast(tf.shape(x)[positions], mean.dtype) * (mean.shape[3 - positions] // groups)
+    pool = functools.partial(group_mean, groups=groups, positions=positions, total=True)
+    if not formula.centred:
+        square = variance + tf.square(mean)
+        return _Root(group_mean(square, groups, positions), measures.epsilon, None, count, pool)
+    centre, spread = over_groups(mean, variance, groups, positions)
+    return _Root(spread, measures.epsilon, centre, count, pool)
 
 
-def _evonorm(kind, x, gamma, beta, v, groups, axis, epsilon, variance, synchronized, compiled):
-    flat, places = _flattened(x, axis)
+def _instance_and_batch_roots(formula, x, positions, measures, compiled):
+    """(the instance root, the batch root, number of values of each channel or None where the variance is given)."""
+    mean, variance = mean_and_variance(compiled, (positions,), x)
+    count = tf.cast(tf.shape(x)[positions], mean.dtype)
+    root = _Root(variance if formula.centred else variance + tf.square(mean), measures.epsilon, mean, count)
+    if not formula.centred:
+        root.centre = None
+    if measures.given is not None:
+        return root, _Root(tf.reshape(measures.given, _along(positions)), measures.epsilon), None
+    centre, spread, values = over_batch(mean, variance, count, measures.synchronized)
+    total = all_sum if measures.synchronized else tf.identity
+
+    def pool(gradient, dvariance):
+        return total(tf.reduce_sum(gradient, 0, keepdims=True) + dvariance)
+
+    return root, _Root(spread, measures.epsilon, centre, values, pool), values
+
+
+def _along(positions):
+    """The shape that broadcasts [C] against a flat tensor."""
+    return [1, 1, -1] if positions == 1 else [1, -1, 1]
+
+
+def _evonorm(formula, x, parameters, measures, compiled):
+    """(y, variance [C], number of values)."""
+    flat, positions = flattened(x, measures.axis)
     if compiled is None:
-        compiled = worth_compiling(flat)
-    along = [1, 1, -1] if places == 1 else [1, -1, 1]
-    given = None if variance is None else tf.reshape(variance, along)
-    learned = kind in ("b0", "s0")
+        compiled = compiles(formula.name, flat)
+    along = _along(positions)
+    batch = isinstance(formula, BatchFormula)
 
-    @tf.custom_gradient
     def normalized(x, *parameters):
         gamma, beta, *rest = (tf.reshape(p, along) for p in parameters)
-        v = rest[0] if learned else tf.ones_like(gamma)
-        root, floor = _roots(kind, x, places, groups, epsilon, synchronized, given, compiled)
-        low = floor.value if floor else root.value
-        y = _result(compiled, (kind,), x, gamma, beta, v, root.value, low)
+        vectors = Vectors(gamma, beta, rest[0] if formula.learned else tf.ones_like(gamma))
+        if batch:
+            root, floor, values = _instance_and_batch_roots(formula, x, positions, measures, compiled)
+        else:
+            root = floor = _group_root(formula, x, positions, measures, compiled)
+            values = None
+        roots = Roots(root.value, floor.value)
+        y = _result(compiled, (formula,), x, vectors, roots)
 
-        def gradient(dy, dvariance):
-            shift, scale, droot, dfloor, dv = _sums(compiled, (kind, places), x, dy, v, root.value, low)
-            pulls = root.pull(gamma * droot)
-            if floor and given is None:
-                pulls += floor.pull(gamma * dfloor, tf.reshape(dvariance, along))
-            dx = _input_gradient(compiled, (kind,), x, dy, gamma, v, root.value, low, *pulls)
-            slopes = [scale, shift] + ([gamma * dv] if learned else [])
-            return dx, *(tf.reduce_sum(slope, [0, places]) for slope in slopes)
+        def gradient(dy, dvariance, *_):
+            slopes = Slopes(*_sums(compiled, (formula, positions), x, dy, vectors.v, roots))
+            pulls = (root.pull(gamma * slopes.root),)
+            if batch and values is not None:
+                pulls += (floor.pull(gamma * slopes.floor, tf.reshape(dvariance, along)),)
+            dx = _input_gradient(compiled, (formula,), x, dy, vectors, roots, pulls)
+            small = [slopes.scale, slopes.shift] + ([gamma * slopes.v] if formula.learned else [])
+            return [dx, *(tf.reduce_sum(slope, [0, positions]) for slope in small)]
 
-        return (y, tf.reshape(floor.variance if floor else root.variance[:1], [-1])), gradient
+        variance = tf.reshape(floor.variance if batch else floor.variance[:1], [-1])
+        return (y, variance, tf.zeros([], y.dtype) if values is None else values), gradient
 
-    y, variance = normalized(flat, *(tf.convert_to_tensor(p) for p in ((gamma, beta, v) if learned else (gamma, beta))))
-    return tf.reshape(y, tf.shape(x)), variance
+    tensors = [tf.convert_to_tensor(p) for p in parameters[: 3 if formula.learned else 2]]
+    y, variance, values = with_gradient(normalized, flat, *tensors)
+    return tf.reshape(y, tf.shape(x)), variance, values

@@ -1,17 +1,24 @@
-"""Sums over the places of a tensor, each in one reading of it: what normalizations measure, and their gradients gather."""
+"""Sums over the positions of a tensor, each in one reading of it: what normalizations measure, and their gradients gather."""
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import functools
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-# Places added in one go: a sum over places is a tree of such steps, so that no full-size product is stored.
+# Positions added in one go: a sum over positions is a tree of such steps, so that no full-size product is stored.
 STEPS = (*range(8, 1, -1), *range(9, 32))
-# Values from which compiled loops and trees gain more than they cost, measured on two cores; a compiled loop is kept for each shape.
-LARGE = 2**16
+LARGE = 2**16  # values from which compiled loops and trees gain more than they cost, measured on two cores
+# Eager calls compile a shape that comes back, and a few shapes only: each costs about half a second and stays in memory.
+EAGER_CALLS, EAGER_SHAPES = 4, 24
+KEPT = 256  # compiled loops that are kept for the next call or trace; a network needs four for each of its shapes
+
+_target: frozenset[str] | None = None
 
 
 def raised(x: tf.Tensor) -> tf.Tensor:
@@ -19,43 +26,92 @@ def raised(x: tf.Tensor) -> tf.Tensor:
     return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
+@contextlib.contextmanager
+def traced_for(*devices: str) -> Iterator[None]:
+    """Chooses loops for other devices than those of this machine, in all threads: `with traced_for("TPU"): ...`.
+
+    On processors alone the layers sum by trees and compile their inner loops, which is not what a TPU or GPU would get. A program that is
+    traced on one machine and runs on another says so here.
+
+    Args:
+      *devices: device types, such as "TPU", "GPU" or "CPU".
+    """
+    global _target
+    before, _target = _target, frozenset(devices)
+    try:
+        yield
+    finally:
+        _target = before
+
+
 def worth_compiling(x: tf.Tensor) -> bool:
-    """Whether a flat tensor, of a batch of 32 where that is not known, is large enough, and no device other than processors is there."""
+    """Whether a flat tensor is large (a batch of 32 is assumed where it is unknown), and only processors will run it."""
     batch, *sizes = x.shape
-    devices = {device.device_type for device in tf.config.list_physical_devices()}
+    devices = _target or {device.device_type for device in tf.config.list_physical_devices()}
     return devices == {"CPU"} and None not in sizes and math.prod([batch or 32, *sizes]) >= LARGE
+
+
+class _EagerShapes:
+    """Which shapes eager calls compile: those that come back, up to a number; images of ever new sizes run plainly."""
+
+    def __init__(self):
+        self.calls, self.compiled, self.lock = collections.OrderedDict(), set(), threading.Lock()
+
+    def compiles(self, shape: tuple) -> bool:
+        with self.lock:
+            if shape in self.compiled or len(self.compiled) >= EAGER_SHAPES:
+                return shape in self.compiled
+            self.calls[shape] = self.calls.pop(shape, 0) + 1
+            if self.calls[shape] >= EAGER_CALLS:
+                self.compiled.add(shape)
+                del self.calls[shape]
+            elif len(self.calls) > 256:
+                self.calls.popitem(last=False)
+            return shape in self.compiled
+
+
+eager_shapes = _EagerShapes()
+
+
+def compiles(kind: str, x: tf.Tensor) -> bool:
+    """Whether XLA compiles the loops of one formula over a flat tensor, where the caller leaves the choice."""
+    if not worth_compiling(x):
+        return False
+    return not tf.executing_eagerly() or eager_shapes.compiles((kind, x.dtype, *x.shape))
 
 
 def compilable(loop: Callable) -> Callable:
     """Gives a function of (compiled, fixed Python arguments, tensors) the choice between plain operations and XLA."""
 
-    @functools.cache
-    def xla(*fixed):
-        return tf.function(functools.partial(loop, *fixed), jit_compile=True, autograph=False)
-
     def run(compiled, fixed, *tensors):
         if not compiled:
             return loop(*fixed, *tensors)
-        # The concrete function is called, because each new shape is meant to be traced and needs no warning.
-        return xla(*fixed).get_concrete_function(*tensors)(*tensors)
+        specs = tf.nest.map_structure(lambda x: None if x is None else tf.TensorSpec(x.shape, x.dtype), tensors)
+        return _compiled(loop, fixed, specs)(*tensors)
 
     return run
 
 
-def sums_over_places(terms: Callable, places: int, *tensors: tf.Tensor) -> list[tf.Tensor]:
-    """Sums over places of each of terms(*tensors).
+@functools.lru_cache(maxsize=KEPT)
+def _compiled(loop, fixed, specs):
+    """A loop compiled for tensors of some shapes; graphs that call it keep it for themselves."""
+    return tf.function(functools.partial(loop, *fixed), jit_compile=True, autograph=False).get_concrete_function(*specs)
+
+
+def sums_over_positions(terms: Callable, positions: int, *tensors: tf.Tensor) -> list[tf.Tensor]:
+    """Sums over positions of each of terms(*tensors).
 
     Args:
       terms: function of tensors in float32 or float64 that returns a tuple of tensors of one shape.
-      places: the axis of the places, 1 in [B, P, C] or 2 in [B, C, P].
+      positions: the axis of the positions, 1 in [B, P, C] or 2 in [B, C, P].
       tensors: [B, P, C] or [B, C, P], any floating dtype.
 
     Returns:
       a list of [B, 1, C] or [B, C, 1], float32 or float64.
     """
-    tree = _tree(places, tensors[0])
+    tree = _tree(positions, tensors[0])
     if tree is None:
-        return [tf.reduce_sum(term, places, keepdims=True) for term in terms(*(raised(t) for t in tensors))]
+        return [tf.reduce_sum(term, positions, keepdims=True) for term in terms(*(raised(t) for t in tensors))]
     steps = [terms(*step) for step in zip(*(_parts(t, tree[0]) for t in tensors))]
     # XLA makes one loop of one tensor: the sums stand side by side in it, so that they come of one reading of the inputs.
     sums = tf.stack([tf.add_n(term) for term in zip(*steps)], 2)
@@ -64,11 +120,11 @@ def sums_over_places(terms: Callable, places: int, *tensors: tf.Tensor) -> list[
     return tf.unstack(sums, axis=2)
 
 
-def _tree(places, x):
-    """How many places to add in one go, again and again until one is left; None where plain sums are as good."""
-    if places == 2 or not worth_compiling(x):
+def _tree(positions, x):
+    """How many positions to add in one go, again and again until one is left; None where plain sums are as good."""
+    if positions == 2 or not worth_compiling(x):
         return None
-    size, numbers = x.shape[places], []
+    size, numbers = x.shape[positions], []
     while size > 1:
         numbers += [next((n for n in STEPS if size % n == 0), size)]
         size //= numbers[-1]
@@ -82,12 +138,15 @@ def _parts(x, number):
 
 
 @compilable
-def mean_and_variance(places: int, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and biased variance over places, shapes as in `sums_over_places`: means and spreads of parts, put together (Chan et al., 1979)."""
-    tree = _tree(places, x)
+def mean_and_variance(positions: int, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and biased variance over positions, shapes as in `sums_over_positions`.
+
+    Source: Chan et al. 1979: means and sums of squared deviations of parts, merged without cancellation.
+    """
+    tree = _tree(positions, x)
     if tree is None:
-        mean = tf.reduce_mean(raised(x), places, keepdims=True)
-        return mean, tf.reduce_mean(tf.math.squared_difference(raised(x), mean), places, keepdims=True)
+        mean = tf.reduce_mean(raised(x), positions, keepdims=True)
+        return mean, tf.reduce_mean(tf.math.squared_difference(raised(x), mean), positions, keepdims=True)
     level, values = _mean_and_spread(_parts(x, tree[0])), tree[0]
     for number in tree[1:]:
         parts = _parts(level, number)
@@ -98,7 +157,7 @@ def mean_and_variance(places: int, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _mean_and_spread(means, spreads=(), values=1):
-    """[B, P, 2, C]: mean and sum of squared deviations, from those of parts with so many values each: one reading, nothing cancels."""
+    """[B, P, 2, C]: mean and sum of squared deviations, from those of parts with so many values each."""
     mean = tf.add_n(means) / len(means)
     between = tf.add_n([tf.math.squared_difference(part, mean) for part in means])
     return tf.stack([mean, tf.add_n([values * between, *spreads])], 2)

@@ -1,6 +1,7 @@
 """Pure mathematics of the normalizations: moments, and each formula with its own gradient."""
 
 from tf_evonorm.functional.evonorm import evonorm_b, evonorm_b_in_training, evonorm_s
+from tf_evonorm.functional.gradients import with_gradient
 from tf_evonorm.functional.moments import OVER, all_sum, batch_moments, fitting_groups, moments
 from tf_evonorm.functional.reductions import (
     compilable,
@@ -25,5 +26,6 @@ __all__ = [
     "raised",
     "sums_over_positions",
     "traced_for",
+    "with_gradient",
     "worth_compiling",
 ]

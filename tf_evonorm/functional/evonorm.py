@@ -1,9 +1,10 @@
 """The six EvoNorm formulas, each with its own gradient.
 
-Every formula is written twice, forward and backward, element by element: `y = gamma * h(x) / d(x, root, floor) + beta`, where root and
-floor are standard deviations or root mean squares, one number per channel or per sample and channel. The backward pass keeps the
-input and those numbers, nothing else. Counting a full-size tensor as 1, the forward pass reads 2 and writes 1 (moments, result); the
-backward pass reads 4 and writes 1 (all sums over positions read x and dy once, and so does dx).
+Every formula is written twice, forward and backward, element by element: `y = gamma * h(x) / d(x, root, floor) + beta`,
+where root and floor are standard deviations or root mean squares, one number per channel or per sample and channel. The
+backward pass keeps the input and those numbers, nothing else. Counting a full-size tensor as 1, the forward pass reads
+2 and writes 1 (moments, result); the backward pass reads 4 and writes 1 (all sums over positions read x and dy once,
+and so does dx).
 """
 
 from __future__ import annotations
@@ -29,14 +30,17 @@ class Vectors(NamedTuple):
 
 
 class Roots(NamedTuple):
-    """What a formula measures: the instance or group root [B, 1, C], and the batch root [1, 1, C] (S series: the group root again)."""
+    """What a formula measures: the instance or group root [B, 1, C], and the batch root [1, 1, C].
+
+    In the S series both are the group root.
+    """
 
     root: tf.Tensor
     floor: tf.Tensor
 
 
 class Slopes(NamedTuple):
-    """Sums over positions of dy times the slopes of h / d, gamma still to be applied where that is due; None where there is no such."""
+    """Sums over positions of dy times the slopes of h / d, gamma left out; None where a formula has no such slope."""
 
     shift: tf.Tensor
     scale: tf.Tensor
@@ -95,7 +99,10 @@ class BatchFormula:
 
 @dataclasses.dataclass(frozen=True)
 class SampleFormula:
-    """x * sigmoid(v * x) / root * gamma + beta, where root is that of a group of channels; attributes as in `BatchFormula`."""
+    """x * sigmoid(v * x) / root * gamma + beta, where root is that of a group of channels.
+
+    Attributes: as in `BatchFormula`; `centred` is of the group root.
+    """
 
     name: str
     learned: bool
@@ -185,7 +192,7 @@ def evonorm_b_in_training(
     synchronized: bool,
     compiled: bool | None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """`evonorm_b` with the statistics of the batch: (y, variance [C], number of values of each channel, over all replicas)."""
+    """`evonorm_b` of the batch itself: (y, variance [C], number of values of each channel, over all replicas)."""
     measures = _Measures(epsilon, axis=axis, synchronized=synchronized)
     return _evonorm(BATCH_FORMULAS[kind], x, parameters, measures, compiled)
 
@@ -263,14 +270,14 @@ class _Measures:
 
 
 class _Root:
-    """sqrt(variance + epsilon), where variance is the mean of (x - centre)**2 over `count` values, and the way back to x."""
+    """sqrt(variance + epsilon), variance the mean of (x - centre)**2 over `count` values, and its gradient in x."""
 
     def __init__(self, variance, epsilon, centre=None, count=None, pool=tf.identity):
         self.variance, self.value = variance, tf.sqrt(variance + epsilon)
         self.centre, self.count, self.pool = centre, count, pool
 
     def pull(self, gradient, *dvariance):
-        """(slope, centre): gradients in the root (per sample and channel) and variance add slope * (x - centre) to dx."""
+        """(slope, centre): gradients in root and variance add slope * (x - centre) to dx; no centre is 0."""
         return 2 * self.pool(gradient / (2 * self.value), *dvariance) / tf.maximum(self.count, 1), self.centre
 
 

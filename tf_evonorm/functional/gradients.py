@@ -22,12 +22,13 @@ _numbers = itertools.count()
 def with_gradient(function: Callable[..., tuple[Sequence[tf.Tensor], Callable]], *arguments: tf.Tensor) -> Sequence:
     """The results of a function, differentiated by the gradient that it returns.
 
-    `tf.custom_gradient` registers a gradient for each trace, for the life of the process, and with it the traced graph (TensorFlow
-    issues 27492 and 97697). Here the graph holds the gradient, the registry holds a weak reference, and the entry goes with the graph.
+    `tf.custom_gradient` registers a gradient for each trace, for the life of the process, and with it the traced graph
+    (TensorFlow issues 27492 and 97697). Here the graph holds the gradient, the registry holds a weak reference, and the
+    entry goes with the graph.
 
     Args:
-      function: of the arguments; returns (tuple of tensors, gradient function of their gradients that returns a tuple or list of the
-        gradients of the arguments).
+      function: of the arguments; returns (tuple of tensors, gradient function of their gradients that returns a tuple
+        or list of the gradients of the arguments).
       *arguments: tensors.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Mean and variance over batch, instance, layer or group, without a full-size copy; and the views of tensors that they share."""
+"""Mean and variance over batch, instance, layer or group, without a full-size copy."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def moments(
 
     Args:
       x: [B, ..., C] (or [B, C, ...] with axis=1), any floating dtype; rank at least 2.
-      over: "batch" (all axes but the channels), "instance" (all positions of one sample and channel), "layer" (one whole
-        sample) or "group" (all positions of one sample and C / groups neighbouring channels).
+      over: "batch" (all axes but the channels), "instance" (all positions of one sample and channel), "layer" (one
+        whole sample) or "group" (all positions of one sample and C / groups neighbouring channels).
       groups: number of groups; read only where over="group".
       axis: where the channels are, -1 or 1.
       synchronized: whether a batch is that of all replicas together.
@@ -51,7 +51,8 @@ def batch_moments(x: tf.Tensor, axis: int = -1, synchronized: bool = False) -> t
       x, axis, synchronized: as in `moments`.
 
     Returns:
-      (mean, variance, number of values of each channel, over all replicas if synchronized). Of no value, mean and variance are 0.
+      (mean, variance, number of values of each channel, over all replicas if synchronized). Of no value, mean and
+      variance are 0.
     """
     flat, positions = flattened(x, axis)
     mean, variance = _instance_moments(flat, positions)
@@ -89,8 +90,8 @@ def fitting_groups(groups: int | str, channels: int) -> int:
     return int(groups)
 
 
-# Views. A flat tensor is [B, P, C] with positions on axis 1, or [B, C, P] with positions on axis 2; what belongs to a sample
-# and channel keeps the axis of the positions with size 1.
+# Views. A flat tensor is [B, P, C] with positions on axis 1, or [B, C, P] with positions on axis 2; what belongs to a
+# sample and channel keeps the axis of the positions with size 1.
 
 
 def flattened(x: tf.Tensor, axis: int) -> tuple[tf.Tensor, int]:

@@ -1,4 +1,4 @@
-"""Sums over the positions of a tensor, each in one reading of it: what normalizations measure, and their gradients gather."""
+"""Sums over the positions of a tensor, each in one reading of it, and the choice of compiled loops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import tensorflow as tf
 # Positions added in one go: a sum over positions is a tree of such steps, so that no full-size product is stored.
 STEPS = (*range(8, 1, -1), *range(9, 32))
 LARGE = 2**16  # values from which compiled loops and trees gain more than they cost, measured on two cores
-# Eager calls compile a shape that comes back, and a few shapes only: each costs about half a second and stays in memory.
+# Eager calls compile a shape that comes back, and a few shapes only: each costs about half a second and stays in
+# memory.
 EAGER_CALLS, EAGER_SHAPES = 4, 24
 KEPT = 256  # compiled loops that are kept for the next call or trace; a network needs four for each of its shapes
 
@@ -30,8 +31,8 @@ def raised(x: tf.Tensor) -> tf.Tensor:
 def traced_for(*devices: str) -> Iterator[None]:
     """Chooses loops for other devices than those of this machine, in all threads: `with traced_for("TPU"): ...`.
 
-    On processors alone the layers sum by trees and compile their inner loops, which is not what a TPU or GPU would get. A program that is
-    traced on one machine and runs on another says so here.
+    On processors alone the layers sum by trees and compile their inner loops, which is not what a TPU or GPU would get.
+    A program that is traced on one machine and runs on another says so here.
 
     Args:
       *devices: device types, such as "TPU", "GPU" or "CPU".
@@ -45,14 +46,14 @@ def traced_for(*devices: str) -> Iterator[None]:
 
 
 def worth_compiling(x: tf.Tensor) -> bool:
-    """Whether a flat tensor is large (a batch of 32 is assumed where it is unknown), and only processors will run it."""
+    """Whether a flat tensor is large (an unknown batch counts as 32) and only processors will run it."""
     batch, *sizes = x.shape
     devices = _target or {device.device_type for device in tf.config.list_physical_devices()}
     return devices == {"CPU"} and None not in sizes and math.prod([batch or 32, *sizes]) >= LARGE
 
 
 class _EagerShapes:
-    """Which shapes eager calls compile: those that come back, up to a number; images of ever new sizes run plainly."""
+    """Which shapes eager calls compile: those that come back, up to a number."""
 
     def __init__(self):
         self.calls, self.compiled, self.lock = collections.OrderedDict(), set(), threading.Lock()
@@ -113,7 +114,8 @@ def sums_over_positions(terms: Callable, positions: int, *tensors: tf.Tensor) ->
     if tree is None:
         return [tf.reduce_sum(term, positions, keepdims=True) for term in terms(*(raised(t) for t in tensors))]
     steps = [terms(*step) for step in zip(*(_parts(t, tree[0]) for t in tensors))]
-    # XLA makes one loop of one tensor: the sums stand side by side in it, so that they come of one reading of the inputs.
+    # XLA makes one loop of one tensor: the sums stand side by side in it, so that they come of one reading of the
+    # inputs.
     sums = tf.stack([tf.add_n(term) for term in zip(*steps)], 2)
     for number in tree[1:]:
         sums = tf.add_n(_parts(sums, number))

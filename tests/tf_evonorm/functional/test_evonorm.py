@@ -1,4 +1,4 @@
-"""The formulas: reference numbers of all 42 cases, properties of the paper, second derivatives, moments without cancellation."""
+"""The formulas: reference numbers of all 42 cases, properties of the paper, second derivatives."""
 
 import json
 

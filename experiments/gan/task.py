@@ -1,9 +1,10 @@
-"""A generator against a discriminator as one task of Model Garden's train loop: two optimizers, averaged weights, the stop at divergence."""
+"""Adversarial training as a task of Model Garden: two optimizers, averaged weights, a stop at collapse."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Callable, Optional
+from collections.abc import Sequence
+from typing import Any, Callable, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,7 @@ from official.modeling import performance
 
 from experiments.gan import scores
 from tf_evonorm.layers.conditional import SpectralNormalization
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.train import loop
 
 _LOGGED = ("discriminator_loss", "generator_loss", "discriminator_gradient_norm", "generator_gradient_norm")
@@ -19,29 +21,29 @@ _LOGGED = ("discriminator_loss", "generator_loss", "discriminator_gradient_norm"
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What generated images are judged by.
+    """How generated images are evaluated.
 
     Attributes:
-      images: input_context -> finite dataset of batches {'image' [b, H, W, 3] float32 in -1..1, 'latent' [b, z], 'label' [b]}: as many
-        generated as real images are compared.
-      network: a `gan_scores.FeatureNetwork`, made inside the strategy's scope.
-      splits: parts of which the Inception Score is the mean.
+      images: input_context -> finite dataset of batches {'image' [b, H, W, 3] float32 in [-1, 1], 'latent' [b, z],
+        'label' [b]}; one image is generated for each real one.
+      network: feature network, built inside the strategy's scope.
+      splits: number of parts of which the Inception Score is the mean.
     """
 
-    images: Callable
+    images: Callable[[Optional[tf.distribute.InputContext]], tf.data.Dataset]
     network: scores.FeatureNetwork
     splits: int = 10
 
 
 class Adversaries(tf.Module):
-    """Both networks, and the generator whose weights are averages; a checkpoint of it has the discriminator's optimizer too.
+    """Generator, discriminator, averaged generator; checkpoints include the discriminator's optimizer.
 
     Args:
-      make_generator: () -> model, [latent [B, z], label [B]] -> images [B, H, W, 3] in -1..1; called twice.
+      make_generator: () -> model, [latent [B, z], label [B]] -> images [B, H, W, 3] in [-1, 1]; called twice.
       make_discriminator: () -> model, [images, label [B]] -> scores [B].
     """
 
-    def __init__(self, make_generator: Callable, make_discriminator: Callable):
+    def __init__(self, make_generator: Callable[[], tf.keras.Model], make_discriminator: Callable[[], tf.keras.Model]):
         super().__init__(name="adversaries")
         self.generator, self.average = make_generator(), make_generator()
         self.discriminator = make_discriminator()
@@ -49,54 +51,59 @@ class Adversaries(tf.Module):
         self.pairs = list(zip(self.average.weights, self.generator.weights))
         for layer in self.average._flatten_layers():
             if isinstance(layer, SpectralNormalization):
-                layer.trainable = False  # averages are not divided once more
+                layer.trainable = False  # averaged weights are normalized already
         self.collapsed = tf.Variable(
             0, trainable=False, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA, name="collapsed"
         )
-        self.discriminator_optimizer = None
+        self.discriminator_optimizer: Any = None
 
 
 class AdversarialTask(base_task.Task):
-    """BigGAN's training as a Model Garden task made of objects.
+    """BigGAN's training as a Model Garden task.
 
-    A step is `discriminator_steps` steps of the discriminator, each on its own images, and one of the generator. Replicas see
-    together what one would see.
+    A step is `discriminator_steps` steps of the discriminator, each on its own images, and one step of the generator.
+    The result does not depend on the number of replicas.
 
     Args:
       networks: () -> `Adversaries`, called once inside the strategy's scope.
-      optimizers: () -> (generator's, discriminator's) `tf.keras` optimizers.
-      batches: (input_context, start_step) -> endless dataset of one replica's {'image' [n * b, H, W, 3] float32 in -1..1, 'label'
-        [n * b], 'latent' [n * b, 2, z], 'other_label' [n * b, 2]}, n = discriminator_steps; the second latents and labels of some rows
-        are the generator's.
-      scores: a `Scores`, or None to train without evaluation.
-      discriminator_steps: for one of the generator.
-      average_decay: share of the averaged weights that stays at each step.
-      average_start: up to this step the averages are the weights themselves.
-      collapse_loss: a hinge loss below it counts as collapsed: the discriminator is no longer deceived at all.
-      logging_dir: folder of the checkpoints. Its latest one tells at which step the images go on.
+      optimizers: () -> the `tf.keras` optimizers of generator and discriminator.
+      batches: (input_context, start_step) -> infinite dataset of the batches of one replica, {'image' [n * b, H, W, 3]
+        float32 in [-1, 1], 'label' [n * b], 'latent' [n * b, 2, z], 'other_label' [n * b, 2]}, with n =
+        discriminator_steps; the generator's step takes the second latents and labels of every n-th row.
+      scores: how generated images are evaluated, or None to train without evaluation.
+      discriminator_steps: steps of the discriminator for each step of the generator.
+      average_decay: decay of the moving averages of the generator's weights.
+      average_start: step up to which the averages equal the weights.
+      collapse_loss: a hinge loss below it counts as collapse: the discriminator is no longer deceived.
+      logging_dir: folder of the checkpoints; the latest one gives the step at which the images are resumed.
+      name: name of the task.
 
-    Source: BigGAN, section 3 and appendix C: hinge loss, Adam, averages of the generator's weights for evaluation. Moving statistics
-      are averaged like weights; `experiments.synthesize` takes them anew where there are any.
+    Raises:
+      ValueError: if discriminator_steps or average_decay is out of range.
+
+    Source: BigGAN, section 3 and appendix C: hinge loss, Adam, moving averages of the generator's weights for
+      evaluation. Moving statistics are averaged like weights; `experiments.synthesize` recomputes them where there
+      are any.
     """
 
     def __init__(
         self,
-        networks: Callable,
-        optimizers: Callable,
-        batches: Callable,
+        networks: Callable[[], Adversaries],
+        optimizers: Callable[[], Sequence[tf.keras.optimizers.Optimizer]],
+        batches: Callable[[Optional[tf.distribute.InputContext], int], tf.data.Dataset],
         scores: Optional[Scores] = None,
         discriminator_steps: int = 1,
         average_decay: float = 0.9999,
         average_start: int = 0,
         collapse_loss: float = 0.01,
-        logging_dir=None,
-        name="adversarial",
+        logging_dir: Optional[str] = None,
+        name: str = "adversarial",
     ):
         super().__init__(params=None, logging_dir=logging_dir, name=name)
         if discriminator_steps < 1 or not 0 <= average_decay < 1:
             raise ValueError(
-                "the discriminator takes at least one step, and averages keep a share in [0, 1). Received "
-                f"discriminator_steps={discriminator_steps}, average_decay={average_decay}."
+                "discriminator_steps must be 1 or more, and average_decay in [0, 1). Received "
+                f"discriminator_steps={discriminator_steps}, average_decay={average_decay}. BigGAN's are 2 and 0.9999."
             )
         self._make_networks, self._make_optimizers, self._make_batches = networks, optimizers, batches
         self._scores, self._steps, self._collapse_loss = scores, discriminator_steps, collapse_loss
@@ -107,8 +114,10 @@ class AdversarialTask(base_task.Task):
         self._judge = self._scores.network.make() if self._scores else None
         return self._networks
 
-    def create_optimizer(self, optimizer_config=None, runtime_config=None, dp_config=None):
-        """The generator's optimizer; the discriminator's belongs to the `Adversaries`. Both with their buffers already made."""
+    def create_optimizer(
+        self, optimizer_config: Any = None, runtime_config: Any = None, dp_config: Any = None
+    ) -> tf.keras.optimizers.Optimizer:
+        """Builds both optimizers and returns the generator's; the discriminator's belongs to the `Adversaries`."""
         made = []
         networks = (self._networks.generator, self._networks.discriminator)
         for optimizer, network in zip(self._make_optimizers(), networks):
@@ -119,24 +128,33 @@ class AdversarialTask(base_task.Task):
         generators, self._networks.discriminator_optimizer = made
         return generators
 
-    def initialize(self, model):
-        """Nothing to load: a run starts from its own weights."""
+    def initialize(self, model: Adversaries) -> None:
+        """Loads nothing: a run starts from its own weights."""
 
-    def build_inputs(self, params, input_context=None):
+    def build_inputs(self, params: Any, input_context: Optional[tf.distribute.InputContext] = None) -> tf.data.Dataset:
         if params.is_training:
             return self._make_batches(input_context, loop.latest_step(self.logging_dir))
         if self._scores is None:
-            raise ValueError(
+            raise Mistake(
                 "evaluation needs images to compare with. Received scores=None. Pass Scores, or run with mode='train'."
             )
         return self._scores.images(input_context)
 
-    def build_metrics(self, training=True):
+    def build_metrics(self, training: bool = True) -> list[tf.keras.metrics.Metric]:
         metrics = [tf.keras.metrics.Mean(name) for name in _LOGGED] if training else []
         return [*metrics, loop.NonFiniteSteps()] if training else []
 
-    def train_step(self, inputs, model, optimizer, metrics=None):
-        for part in range(self._steps):  # every n-th row, so that it does not matter how replicas share the rows
+    def train_step(
+        self,
+        inputs: dict[str, tf.Tensor],
+        model: Adversaries,
+        optimizer: tf.keras.optimizers.Optimizer,
+        metrics: Optional[Sequence[tf.keras.metrics.Metric]] = None,
+    ) -> dict[str, tf.Tensor]:
+        """Takes the steps of one training step; returns the discriminator's loss."""
+        for part in range(
+            self._steps
+        ):  # every n-th row, so that the distribution of rows over replicas does not matter
             rows = {name: value[part :: self._steps] for name, value in inputs.items()}
             hinge, norm = self._discriminator_step(rows, model)
         rows = {name: value[:: self._steps] for name, value in inputs.items()}
@@ -144,7 +162,7 @@ class AdversarialTask(base_task.Task):
         logs["generator_loss"], logs["generator_gradient_norm"] = self._generator_step(rows, model, optimizer)
         self._average(model, optimizer)
         self._count_collapsed(model, hinge)
-        scaled = hasattr(optimizer, "get_scaled_loss")  # then a gradient may overflow: the step is skipped
+        scaled = hasattr(optimizer, "get_scaled_loss")  # gradients may overflow then, and the step is skipped
         for metric in metrics or ():
             if isinstance(metric, loop.NonFiniteSteps):
                 metric.update_state(*(value for name, value in logs.items() if not (scaled and "norm" in name)))
@@ -152,42 +170,43 @@ class AdversarialTask(base_task.Task):
                 metric.update_state(logs[metric.name])
         return {self.loss: hinge}
 
-    def _discriminator_step(self, rows, model):
+    def _discriminator_step(self, rows: dict, model: Adversaries) -> tuple[tf.Tensor, tf.Tensor]:
         label = rows["other_label"][:, 0]
         generated = model.generator([rows["latent"][:, 0], label], training=True)
         images = tf.concat([rows["image"], tf.cast(generated, rows["image"].dtype)], 0)
         labels = tf.concat([rows["label"], label], 0)
 
-        def loss():
+        def loss() -> tf.Tensor:
             real, fake = tf.split(tf.cast(model.discriminator([images, labels], training=True), tf.float32), 2)
             return tf.reduce_mean(tf.nn.relu(1 - real)) + tf.reduce_mean(tf.nn.relu(1 + fake))
 
         return _descend(loss, model.discriminator.trainable_weights, model.discriminator_optimizer)
 
-    def _generator_step(self, rows, model, optimizer):
-        def loss():
+    def _generator_step(self, rows: dict, model: Adversaries, optimizer: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        def loss() -> tf.Tensor:
             label = rows["other_label"][:, 1]
             generated = model.generator([rows["latent"][:, 1], label], training=True)
             return -tf.reduce_mean(tf.cast(model.discriminator([generated, label], training=True), tf.float32))
 
         return _descend(loss, model.generator.trainable_weights, optimizer)
 
-    def _average(self, model, optimizer):
+    def _average(self, model: Adversaries, optimizer: Any) -> None:
         decay = tf.where(optimizer.iterations > self._start, self._decay, 0.0)
         for average, weight in model.pairs:
             average.assign(decay * average + (1 - decay) * weight)
 
-    def _count_collapsed(self, model, hinge):
+    def _count_collapsed(self, model: Adversaries, hinge: tf.Tensor) -> None:
         context = tf.distribute.get_replica_context()
         if context.num_replicas_in_sync > 1:
             hinge = context.all_reduce(tf.distribute.ReduceOp.MEAN, hinge)
         model.collapsed.assign(tf.where(hinge < self._collapse_loss, model.collapsed + 1, 0))
 
-    def forward(self, inputs, model):
-        """Runs the averaged generator in training mode, for statistics taken anew."""
+    def forward(self, inputs: dict[str, tf.Tensor], model: Adversaries) -> None:
+        """Runs the averaged generator in training mode, to recompute its moving statistics."""
         model.average([inputs["latent"][:, 0], inputs["other_label"][:, 0]], training=True)
 
-    def validation_step(self, inputs, model, metrics=None):
+    def validation_step(self, inputs: dict, model: Adversaries, metrics: Any = None) -> dict[str, tf.Tensor]:
+        """Returns the features and probabilities of one batch of real and generated images."""
         generated = model.average([inputs["latent"], inputs["label"]], training=False)
         real, _ = self._judge(inputs["image"])
         features, probabilities = self._judge(generated)
@@ -197,22 +216,24 @@ class AdversarialTask(base_task.Task):
             logs = tf.distribute.get_replica_context().all_gather(tf.nest.map_structure(tf.identity, logs), axis=0)
         return logs
 
-    def aggregate_logs(self, state=None, step_outputs=None):
+    def aggregate_logs(self, state: Any = None, step_outputs: Any = None) -> tuple:
+        """Adds the features of one step to the streaming statistics."""
         state = state or (scores.Moments(), scores.Moments(), scores.InceptionScore(self._scores.splits))
         replicas = 1 if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy) else None
         for statistic, name in zip(state, ("real", "features", "probabilities")):
             statistic.update(np.concatenate([value.numpy() for value in step_outputs[name][:replicas]]))
         return state
 
-    def reduce_aggregated_logs(self, aggregated_logs, global_step=None):
+    def reduce_aggregated_logs(self, aggregated_logs: tuple, global_step: Any = None) -> dict[str, float]:
+        """Returns the scores of the streaming statistics."""
         real, generated, inception = aggregated_logs
         mean, spread = inception.result()
         distance, score = self._scores.network.distance, self._scores.network.score
         return {distance: scores.frechet_distance(real, generated), score: mean, f"{score}_spread": spread}
 
     @property
-    def best(self):
-        """Name of the number that ranks checkpoints, and which is better; None without scores."""
+    def best(self) -> Optional[tuple[str, str]]:
+        """Name of the metric that ranks checkpoints, and "lower"; None without scores."""
         return (self._scores.network.distance, "lower") if self._scores else None
 
 
@@ -220,32 +241,35 @@ class StopAtCollapse:
     """A train action that stops a run whose discriminator has not been deceived for many steps in a row.
 
     Args:
-      model: `Adversaries`.
-      steps: how many.
-      global_step: variable, the step reached.
-      workdir: of the run, for the message.
+      model: networks of the run.
+      steps: number of steps in a row.
+      global_step: variable with the current step.
+      workdir: folder of the run, for the message.
+
+    Raises:
+      FloatingPointError: at its call, if training has collapsed.
     """
 
-    def __init__(self, model, steps: int, global_step, workdir: str):
+    def __init__(self, model: Adversaries, steps: int, global_step: tf.Variable, workdir: str):
         self._model, self._steps, self._global_step, self._workdir = model, steps, global_step, workdir
 
-    def __call__(self, output):
+    def __call__(self, output: dict) -> None:
         collapsed, step = int(self._model.collapsed.numpy()), int(self._global_step.numpy())
         output["collapsed_steps"] = float(collapsed)
         if collapsed >= self._steps:
             raise FloatingPointError(
-                f"the discriminator must be deceived now and then. Its hinge loss has been near 0 since step {step - collapsed + 1}, "
-                f"the last {collapsed} steps: training has collapsed. Start again with a lower rate of the discriminator, or fewer of its "
-                f"steps. Earlier checkpoints are in {self._workdir}."
+                "training has collapsed: the discriminator must be deceived sometimes. Received a hinge loss near 0 "
+                f"since step {step - collapsed + 1}, for {collapsed} steps. Start again with a lower learning rate or "
+                f"fewer steps of the discriminator. Earlier checkpoints are in {self._workdir}."
             )
 
 
-def _descend(loss, weights, optimizer):
-    """One step of an optimizer; returns the loss of this replica and the norm of its gradient."""
+def _descend(loss: Callable[[], tf.Tensor], weights: Sequence, optimizer: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Takes one step of an optimizer; returns the loss of this replica and the norm of its gradient."""
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(weights)
         value = loss()
-        # Replicas add their gradients, so each takes its share of the mean.
+        # Gradients are summed over replicas, so each takes its share of the mean.
         share = value / tf.distribute.get_strategy().num_replicas_in_sync
         share = optimizer.get_scaled_loss(share) if hasattr(optimizer, "get_scaled_loss") else share
     gradients = tape.gradient(share, weights)

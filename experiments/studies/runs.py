@@ -14,8 +14,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Callable, Optional
 
 import tensorflow as tf
+from absl import logging
+from ml_collections import ConfigDict
 
+from experiments.launch import session as sessions
 from tf_evonorm.atomic import whole
+
+Results = dict[tuple[str, Any], list]  # (row, column) -> the results of the seeds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Runs:
         tf.keras.backend.clear_session()
         gc.collect()
 
-    def results(self, rows: Iterable[str], columns: Collection[Any] = ("",)) -> dict[tuple[str, Any], list]:
+    def results(self, rows: Iterable[str], columns: Collection[Any] = ("",)) -> Results:
         """Returns (row, column) -> the results of all seeds that are done, in the order of the seeds."""
         found = {}
         for row in rows:
@@ -87,7 +92,37 @@ class Runs:
                 yield int(match[1]), path
 
 
-def parser(name: str, description: Optional[str], **choices: tuple[str, Sequence[str]]) -> argparse.ArgumentParser:
+def train(
+    run: Callable[[sessions.Session], tuple],
+    config: ConfigDict,
+    folder: pathlib.Path,
+    seed: int,
+    mode: str = "train_and_eval",
+) -> dict:
+    """Runs one experiment in this process.
+
+    Args:
+      run: session -> (model, results).
+      config: of the experiment; its seed is set.
+      folder: folder of the run; an interrupted run in it is resumed.
+      seed: of the run.
+      mode: as in `Session`.
+
+    Returns:
+      The results of its last evaluation.
+    """
+    config.seed = seed
+    logging.use_absl_handler()  # shows warnings only; the rest goes to the log of the run
+    logger = logging.get_absl_logger()
+    handlers = list(logger.handlers)
+    try:
+        _, results = run(sessions.start_session(config, str(folder), mode))
+    finally:
+        logger.handlers[:] = handlers  # the log of this run gets no lines of the next one
+    return results
+
+
+def parser(name: str, description: Optional[str], **choices: Sequence[str]) -> argparse.ArgumentParser:
     """Returns the command line of a study: --workdir, --seeds, --figure, and a flag for each kind of choice.
 
     Args:
@@ -106,12 +141,17 @@ def parser(name: str, description: Optional[str], **choices: tuple[str, Sequence
     return made
 
 
+def statistics_of(values: Sequence[float]) -> tuple[float, float]:
+    """Returns mean and standard deviation, which is 0 for one value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
 def mean_and_deviation(values: Sequence[float], digits: int = 1) -> str:
     """Prints mean and standard deviation; the mean alone for one value, "-" for none."""
     if not values:
         return "-"
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{spread}"
+    mean, deviation = statistics_of(values)
+    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if len(values) > 1 else "")
 
 
 def percent(values: Iterable[float]) -> list[float]:
@@ -125,7 +165,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def grid(corner: str, rows: Mapping[str, str], columns: Mapping[Any, str], results: Mapping[tuple, list]) -> str:
+def grid(corner: str, rows: Mapping[str, str], columns: Mapping[Any, str], results: Results) -> str:
     """Returns a Markdown table of mean and standard deviation over the seeds, in per cent.
 
     Args:

@@ -23,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import struct
 import threading
 from collections.abc import Iterator
 from typing import Optional
@@ -33,8 +32,15 @@ import tensorflow as tf
 from PIL import Image
 
 from tf_evonorm.mistakes import Mistake
+from tf_pixpro.views.orientation import (
+    array_orientation,
+    big_endian,
+    jpeg_orientation,
+    png_orientation,
+    upright,
+    upright_array,
+)
 
-ORIENTATION = 0x0112
 MAX_PIXELS = 178_956_970
 """Pixels above which `decode_array` refuses, the limit at which Pillow suspects a decompression bomb."""
 # Formats with a signature that run no other program (EPS does).
@@ -108,7 +114,7 @@ def decode_image(image_bytes: tf.Tensor, exif: bool = True, bits: int = 16, pill
         lambda: _decode_other(image_bytes, bits, pillow),
     )
     image = tf.ensure_shape(image, [None, None, 3])
-    return _orient(image, orientation(image_bytes, pillow)) if exif else image
+    return upright(image, orientation(image_bytes, pillow)) if exif else image
 
 
 def decode_array(
@@ -137,9 +143,9 @@ def decode_array(
                 f"an image may have {max_pixels} pixels. Received {image.width}x{image.height}, {pixels} pixels. "
                 "Make it smaller, cut it into tiles, or raise max_pixels (3 bytes of memory a pixel)."
             )
-        number = _array_orientation(image, image_bytes)
+        number = array_orientation(image, image_bytes)
         array = _to_rgb(image, bits, image_bytes)
-    return _oriented_array(array, number) if exif else array
+    return upright_array(array, number) if exif else array
 
 
 def read_header(image_bytes: bytes) -> ImageHeader:
@@ -150,7 +156,7 @@ def read_header(image_bytes: bytes) -> ImageHeader:
     """
     with _opened(image_bytes) as image:
         format_name = "JPEG" if image.format == "MPO" else str(image.format)
-        number = _array_orientation(image, image_bytes)
+        number = array_orientation(image, image_bytes)
         return ImageHeader(format_name, image.mode, image.height, image.width, number)
 
 
@@ -163,7 +169,7 @@ def image_size(image_bytes: tf.Tensor, exif: bool = False, pillow: bool = True) 
     """
 
     def png():
-        return _big_endian(tf.strings.substr(image_bytes, [20, 16], [4, 4]))
+        return big_endian(tf.strings.substr(image_bytes, [20, 16], [4, 4]))
 
     def other():
         if pillow:
@@ -184,8 +190,6 @@ def orientation(image_bytes: tf.Tensor, pillow: bool = True) -> tf.Tensor:
     """Scalar int32, the EXIF orientation 1..8 of a JPEG, PNG, or (through Pillow) WebP or AVIF.
 
     It is 1 where there is none or it is damaged.
-
-    Source: EXIF 2.32 section 4.6.4 (tag 274); JPEG's APP1 and PNG's eXIf carry it.
     """
 
     def other():
@@ -199,9 +203,9 @@ def orientation(image_bytes: tf.Tensor, pillow: bool = True) -> tf.Tensor:
 
     def not_jpeg():
         is_png = _starts_with(image_bytes, _PNG)
-        return tf.cond(is_png, lambda: _tiff_orientation(_png_exif(image_bytes)), other)
+        return tf.cond(is_png, lambda: png_orientation(image_bytes), other)
 
-    return tf.cond(tf.io.is_jpeg(image_bytes), lambda: _tiff_orientation(_jpeg_exif(image_bytes)), not_jpeg)
+    return tf.cond(tf.io.is_jpeg(image_bytes), lambda: jpeg_orientation(image_bytes), not_jpeg)
 
 
 def _check_bits(bits):
@@ -286,99 +290,15 @@ def _decode_bmp(image_bytes):
     return tf.cond(tf.equal(tf.strings.substr(image_bytes, 28, 1), b"\x08"), palette, colour)
 
 
-def _big_endian(text):
-    """[...] strings of two or four bytes -> int32."""
-    values = tf.cast(tf.io.decode_raw(text, tf.uint8), tf.int32)
-    return tf.reduce_sum(values * 256 ** tf.range(tf.shape(values)[-1] - 1, -1, -1), axis=-1)
-
-
 def _little_endian(text):
     return tf.io.decode_raw(text, tf.int32, little_endian=True)[0]
-
-
-def _jpeg_exif(image_bytes):
-    """The TIFF structure in a JPEG's first EXIF segment, or an empty string."""
-    length = tf.strings.length(image_bytes)
-
-    def at(position, count):
-        return tf.strings.substr(image_bytes, tf.minimum(position, length), count)
-
-    def is_exif(position):
-        return tf.equal(at(position + 1, 1), b"\xe1") & tf.equal(at(position + 4, 6), b"Exif\0\0")
-
-    def goes_on(position):
-        code = at(position + 1, 1)
-        ended = tf.equal(code, b"\xda") | tf.equal(code, b"\xd9")
-        return (position + 10 <= length) & tf.equal(at(position, 1), b"\xff") & ~ended & ~is_exif(position)
-
-    def step(position):
-        padding = tf.equal(at(position + 1, 1), b"\xff")
-        return tf.where(padding, position + 1, position + 2 + tf.maximum(_big_endian(at(position + 2, 2)), 2))
-
-    (position,) = tf.while_loop(goes_on, lambda p: (step(p),), (tf.constant(2),))
-    inside = (position + 10 <= length) & is_exif(position)
-    return tf.cond(inside, lambda: at(position + 10, _big_endian(at(position + 2, 2)) - 8), lambda: tf.constant(b""))
-
-
-def _png_exif(image_bytes):
-    """The content of a PNG's eXIf chunk, or an empty string."""
-    length = tf.strings.length(image_bytes)
-
-    def at(position, count):
-        return tf.strings.substr(image_bytes, tf.minimum(position, length), count)
-
-    def goes_on(position):
-        return (position >= 8) & (position + 12 <= length) & tf.not_equal(at(position + 4, 4), b"eXIf")
-
-    def step(position):
-        return position + 12 + tf.maximum(_big_endian(at(position, 4)), 0)
-
-    (position,) = tf.while_loop(goes_on, lambda p: (step(p),), (tf.constant(8),))
-    inside = (position >= 8) & (position + 12 <= length)
-    return tf.cond(inside, lambda: at(position + 8, _big_endian(at(position, 4))), lambda: tf.constant(b""))
-
-
-def _tiff_orientation(exif):
-    """Scalar int32: tag 274 of the first directory; 1 where there is none."""
-
-    def parsed():
-        data = tf.cast(tf.io.decode_raw(exif, tf.uint8), tf.int32)
-        data = tf.pad(data, [[0, 4]])
-        last = tf.size(data) - 4
-        little = tf.equal(tf.strings.substr(exif, 0, 2), b"II")
-
-        def number(positions, count):
-            pieces = tf.gather(data, tf.clip_by_value(positions, 0, last)[..., None] + tf.range(count))
-            pieces = tf.where(little, pieces[..., ::-1], pieces)
-            return tf.reduce_sum(pieces * 256 ** tf.range(count - 1, -1, -1), axis=-1)
-
-        directory = number(tf.constant(4), 4)
-        entries = directory + 2 + 12 * tf.range(number(directory, 2))
-        complete = entries + 12 <= last
-        found = tf.boolean_mask(number(entries + 8, 2), complete & (number(entries, 2) == ORIENTATION))
-        value = tf.concat([found, [1]], 0)[0]
-        return tf.where((value >= 1) & (value <= 8), value, 1)
-
-    return tf.cond(tf.strings.length(exif) >= 8, parsed, lambda: tf.constant(1))
-
-
-def _orient(image, number):
-    """[h, w, 3] stored -> [H, W, 3] as displayed."""
-
-    def turned():
-        upright = tf.cond(number >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
-        across, down = tf.reduce_any(number == [2, 3, 6, 7]), tf.reduce_any(number == [3, 4, 7, 8])
-        upright = tf.cond(across, lambda: upright[:, ::-1], lambda: upright)
-        return tf.cond(down, lambda: upright[::-1], lambda: upright)
-
-    return tf.ensure_shape(tf.cond(number > 1, turned, lambda: image), [None, None, 3])
 
 
 # Pillow
 
 
 @contextlib.contextmanager
-def _opened(image_bytes) -> Iterator[Image.Image]:
+def _opened(image_bytes: bytes) -> Iterator[Image.Image]:
     """An image of Pillow's, of any size; what goes wrong with its content becomes a Mistake."""
     Image.init()
     try:
@@ -417,38 +337,6 @@ def _to_rgb(image, bits, image_bytes):
     image.load()
     image.info.pop("transparency", None)  # the colours stay, so Pillow need not ask what becomes of it
     return np.array(image.convert("RGB"))
-
-
-def _array_orientation(image, image_bytes):
-    """1..8 by the rule of `orientation`."""
-    if image.format == "TIFF":
-        return 1  # Pillow applies it while loading
-    exif, found = Image.Exif(), _chunk(image_bytes) if image.format == "PNG" else image.info.get("exif", b"")
-    if not found.removeprefix(b"Exif\0\0"):
-        return 1
-    try:
-        exif.load(found)
-        number = exif.get(ORIENTATION, 1)
-    except Exception:  # damaged metadata is no reason to refuse the pixels
-        return 1
-    return number if isinstance(number, int) and 1 <= number <= 8 else 1
-
-
-def _chunk(image_bytes, name=b"eXIf"):
-    """The content of a PNG's first chunk of a name, which may stand behind the pixels."""
-    position = 8
-    while position + 12 <= len(image_bytes):
-        (length,) = struct.unpack_from(">I", image_bytes, position)
-        if image_bytes[position + 4 : position + 8] == name:
-            return image_bytes[position + 8 : position + 8 + length]
-        position += 12 + length
-    return b""
-
-
-def _oriented_array(array, number):
-    array = array.transpose(1, 0, 2) if number >= 5 else array
-    array = array[:, ::-1] if number in (2, 3, 6, 7) else array
-    return np.ascontiguousarray(array[::-1] if number in (3, 4, 7, 8) else array)
 
 
 def _header_size(image_bytes):

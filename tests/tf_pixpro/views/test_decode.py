@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps, features
 
 from tf_evonorm.mistakes import Mistake
-from tf_pixpro.views import decode
+from tf_pixpro.views import decode, orientation
 
 Y, X = np.mgrid[0:24, 0:31]
 RGB = np.stack([X * 8, Y * 10, (X + Y) * 4], -1).astype(np.uint8)
@@ -129,7 +129,7 @@ def test_bits_of_colours_and_of_shallow_images():
 
 
 def exif_of(number, endian):
-    directory = struct.pack(endian + "HHHIHH", 1, decode.ORIENTATION, 3, 1, number, 0)
+    directory = struct.pack(endian + "HHHIHH", 1, orientation.ORIENTATION, 3, 1, number, 0)
     return {"<": b"II*\0", ">": b"MM\0*"}[endian] + struct.pack(endian + "I", 8) + directory + b"\0" * 4
 
 
@@ -139,7 +139,7 @@ def test_orientation_is_applied_as_pillow_does(kind, endian):
     for number in range(1, 9):
         exif = b"Exif\0\0" + exif_of(number, endian)
         if kind == "TIFF":
-            data = saved(RGB, kind, tiffinfo={decode.ORIENTATION: number})
+            data = saved(RGB, kind, tiffinfo={orientation.ORIENTATION: number})
         elif kind == "PNG at its end":
             plain = saved(RGB, "PNG")
             data = plain[:-12] + chunk(b"eXIf", exif_of(number, endian)) + plain[-12:]

@@ -15,6 +15,7 @@ from experiments.gan import scores
 from tf_evonorm.layers.conditional import SpectralNormalization
 from tf_evonorm.mistakes import Mistake
 from tf_pixpro.train import loop
+from tf_pixpro.train.task import NonFiniteSteps
 
 _LOGGED = ("discriminator_loss", "generator_loss", "discriminator_gradient_norm", "generator_gradient_norm")
 
@@ -142,7 +143,7 @@ class AdversarialTask(base_task.Task):
 
     def build_metrics(self, training: bool = True) -> list[tf.keras.metrics.Metric]:
         metrics = [tf.keras.metrics.Mean(name) for name in _LOGGED] if training else []
-        return [*metrics, loop.NonFiniteSteps()] if training else []
+        return [*metrics, NonFiniteSteps()] if training else []
 
     def train_step(
         self,
@@ -164,7 +165,7 @@ class AdversarialTask(base_task.Task):
         self._count_collapsed(model, hinge)
         scaled = hasattr(optimizer, "get_scaled_loss")  # gradients may overflow then, and the step is skipped
         for metric in metrics or ():
-            if isinstance(metric, loop.NonFiniteSteps):
+            if isinstance(metric, NonFiniteSteps):
                 metric.update_state(*(value for name, value in logs.items() if not (scaled and "norm" in name)))
             else:
                 metric.update_state(logs[metric.name])

@@ -1,1 +1,1 @@
-"""Training on Model Garden's loop: the loop, what happens between its inner loops, and the tasks."""
+"""Training on Model Garden's loop: the loop, the actions between its inner loops, and the tasks."""

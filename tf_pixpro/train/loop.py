@@ -17,25 +17,6 @@ from tf_pixpro.train.actions import Progress, StopAtNonFinite
 MODES = ("train", "eval", "train_and_eval")
 
 
-class NonFiniteSteps(tf.keras.metrics.Metric):
-    """How many steps lie behind the first one whose loss or gradient was not finite on any replica, itself included."""
-
-    def __init__(self, name: str = "nonfinite_steps", **kwargs: Any):
-        super().__init__(name=name, **kwargs)
-        # All replicas count the same.
-        self.steps = self.add_weight(name="steps", initializer="zeros", aggregation=tf.VariableAggregation.MEAN)
-
-    def update_state(self, *values: tf.Tensor) -> tf.Tensor:
-        finite = tf.reduce_all([tf.math.is_finite(tf.cast(value, tf.float32)) for value in values])
-        bad = tf.cast(~finite, tf.float32)
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            bad = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, bad)
-        return self.steps.assign_add(tf.cast((bad > 0) | (self.steps > 0), tf.float32))
-
-    def result(self) -> tf.Tensor:
-        return tf.identity(self.steps)
-
-
 def latest_step(folder: Optional[str]) -> int:
     """Global step of the latest checkpoint in a folder; 0 without one."""
     path = tf.train.latest_checkpoint(folder) if folder else None

@@ -10,13 +10,13 @@ from typing import Any, Callable
 import numpy as np
 import tensorflow as tf
 from official.core import base_task, config_definitions
-from official.modeling import performance
 
 from tf_pixpro.checkpoints import save_backbone
 from tf_pixpro.pretext.model import PixPro
 from tf_pixpro.pretext.probe import nearest_neighbour_accuracy
 from tf_pixpro.train import loop
 from tf_pixpro.train.actions import Pictures
+from tf_pixpro.train.task import NonFiniteSteps, ObjectTask, collected, compiled, gathered, update_metrics
 
 _LOGGED = ("positives", "without_positives", "projection_std", "momentum", "gradient_norm")
 
@@ -38,7 +38,7 @@ class Probe:
     name: str = "knn_accuracy"
 
 
-class PixProTask(base_task.Task):
+class PixProTask(ObjectTask, base_task.Task):
     """PixPro as a Model Garden task made of objects instead of registered names.
 
     Args:
@@ -72,19 +72,6 @@ class PixProTask(base_task.Task):
         self._model = self._make_model()
         return self._model
 
-    def create_optimizer(
-        self, optimizer_config: Any = None, runtime_config: Any = None, dp_config: Any = None
-    ) -> tf.keras.optimizers.Optimizer:
-        """The optimizer with its buffers already made, so that a checkpoint finds them."""
-        optimizer = self._make_optimizer()
-        if runtime_config is not None and runtime_config.mixed_precision_dtype == "float16":
-            optimizer = performance.configure_optimizer(optimizer, True, runtime_config.loss_scale)
-        optimizer.build(self._model.trainable_weights)
-        return optimizer
-
-    def initialize(self, model: PixPro) -> None:
-        """Nothing to load: a run starts from its own weights."""
-
     def build_inputs(self, params: Any, input_context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
         if params.is_training:
             return self._make_views(input_context, loop.latest_step(self.logging_dir))
@@ -101,7 +88,7 @@ class PixProTask(base_task.Task):
     def build_metrics(self, training: bool = True) -> list[tf.keras.metrics.Metric]:
         names = _LOGGED if training else _LOGGED[1:3]
         metrics = [tf.keras.metrics.Mean(name) for name in names] if training or not self._probes() else []
-        return [*metrics, loop.NonFiniteSteps()] if training else metrics
+        return [*metrics, NonFiniteSteps()] if training else metrics
 
     def train_step(
         self,
@@ -110,21 +97,8 @@ class PixProTask(base_task.Task):
         optimizer: tf.keras.optimizers.Optimizer,
         metrics: Sequence[tf.keras.metrics.Metric] | None = None,
     ) -> dict[str, tf.Tensor]:
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if self.jit_compile and replicas > 1:
-            raise ValueError(
-                f"XLA compiles the step of one replica. Received jit_compile=True on {replicas} replicas. Turn one of them off."
-            )
-        learn = tf.function(model.learn, jit_compile=True) if self.jit_compile else model.learn
-        logs = learn(inputs, optimizer)
-        scaled = hasattr(
-            optimizer, "get_scaled_loss"
-        )  # then a gradient may overflow: the step is skipped, the scale halved
-        for metric in metrics or ():
-            if isinstance(metric, loop.NonFiniteSteps):
-                metric.update_state(logs["loss"], 0.0 if scaled else logs["gradient_norm"])
-            else:
-                metric.update_state(logs[metric.name])
+        logs = compiled(model.learn, self.jit_compile)(inputs, optimizer)
+        update_metrics(metrics, logs, ("loss", "gradient_norm"), optimizer)
         return {self.loss: logs["loss"]}
 
     def validation_step(
@@ -132,24 +106,16 @@ class PixProTask(base_task.Task):
     ) -> dict[str, tf.Tensor]:
         if not self._probes():
             logs = model.pretext_loss(inputs, training=False)
-            for metric in metrics or ():
-                metric.update_state(logs[metric.name])
+            update_metrics(metrics, logs)
             return {self.loss: logs["loss"]}
         level = model.encoder(inputs["image"], training=False)[model.level]
         features = tf.reduce_mean(tf.cast(level, tf.float32), axis=[1, 2])
-        logs = {"features": features, "label": inputs["label"], "query": inputs["query"]}
-        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
-            # The only strategy whose other replicas this process does not see.
-            # Identity places what comes from the images' iterator, which the gathering wants to know.
-            logs = tf.distribute.get_replica_context().all_gather(tf.nest.map_structure(tf.identity, logs), axis=0)
-        return logs
+        return gathered({"features": features, "label": inputs["label"], "query": inputs["query"]})
 
     def aggregate_logs(self, state: list | None = None, step_outputs: Any = None) -> list | None:
         if not self._probes():
             return None
-        replicas = 1 if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy) else None
-        whole = {name: np.concatenate([v.numpy() for v in values[:replicas]]) for name, values in step_outputs.items()}
-        return [*(state or []), whole]
+        return [*(state or []), collected(step_outputs)]
 
     def reduce_aggregated_logs(
         self, aggregated_logs: list | None, global_step: tf.Variable | None = None

@@ -13,10 +13,11 @@ from official.vision.tasks import image_classification
 
 from tf_pixpro.checkpoints import load_backbone
 from tf_pixpro.train import loop
+from tf_pixpro.train.task import ObjectTask
 from tf_pixpro.views import augment
 
 
-class ClassificationTask(image_classification.ImageClassificationTask):
+class ClassificationTask(ObjectTask, image_classification.ImageClassificationTask):
     """Model Garden's classification task, its model and images handed in.
 
     Args:
@@ -27,6 +28,8 @@ class ClassificationTask(image_classification.ImageClassificationTask):
       label_smoothing: share of the label spread over all classes.
       logging_dir: folder of the checkpoints. Its latest one tells at which step the images go on.
       init: checkpoint of the encoder, see `tf_pixpro.load_backbone`; None starts from scratch.
+      name: of the task.
+      optimizer: () -> Keras optimizer; None takes Model Garden's, from the trainer's `optimizer_config`.
 
     The loss is cross-entropy plus what the model's regularizers add. Results are `accuracy` and, with more than five classes,
     `top_5_accuracy`.
@@ -44,6 +47,7 @@ class ClassificationTask(image_classification.ImageClassificationTask):
         logging_dir: str | None = None,
         init: str | None = None,
         name: str = "classification",
+        optimizer: Callable[[], tf.keras.optimizers.Optimizer] | None = None,
     ):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must lie in [0, 1). Received label_smoothing={label_smoothing}.")
@@ -54,9 +58,11 @@ class ClassificationTask(image_classification.ImageClassificationTask):
         )
         super().__init__(config, logging_dir=logging_dir, name=name)
         self._make_model, self._images, self._held_out, self._init = model, images, held_out, init
+        self._make_optimizer = optimizer
 
     def build_model(self) -> tf.keras.Model:
-        return self._make_model()
+        self._model = self._make_model()
+        return self._model
 
     def initialize(self, model: tf.keras.Model) -> None:
         """The whole encoder from its checkpoint, or an error that names what does not fit; a resumed run does not come here."""

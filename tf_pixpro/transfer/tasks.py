@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
-from official.modeling import performance
 from official.vision.tasks import maskrcnn, retinanet, semantic_segmentation
 
 from tf_pixpro.checkpoints import load_backbone
-from tf_pixpro.train.loop import NonFiniteSteps
+from tf_pixpro.train.task import ObjectTask
 from tf_pixpro.transfer.average_precision import coco_scores, mean_of_present
 from tf_pixpro.transfer.models import sliding_window
 from tf_pixpro.transfer.models.pyramid import load_parts
 
 
-class _OfObjects:
+class _TransferTask(ObjectTask):
     """What the three tasks share.
 
     Args:
@@ -37,14 +36,6 @@ class _OfObjects:
         self._model, self.encoder = self._build()
         return self._model
 
-    def create_optimizer(self, optimizer_config=None, runtime_config=None, dp_config=None):
-        """The optimizer with its buffers already made, so that a checkpoint finds them."""
-        optimizer = self._make_optimizer()
-        if runtime_config is not None and runtime_config.mixed_precision_dtype == "float16":
-            optimizer = performance.configure_optimizer(optimizer, True, runtime_config.loss_scale)
-        optimizer.build(self._model.trainable_variables)
-        return optimizer
-
     def initialize(self, model):
         """The whole encoder, and other parts if asked for, from a checkpoint, or an error that names what does not fit.
 
@@ -63,19 +54,8 @@ class _OfObjects:
         """The model in training mode on one batch, for the sake of its moving statistics."""
         model(inputs[0], training=True)
 
-    def build_metrics(self, training=True):
-        metrics = super().build_metrics(training)
-        return [*metrics, NonFiniteSteps()] if training else metrics
 
-    def train_step(self, inputs, model, optimizer, metrics=None):
-        watched = [metric for metric in metrics or () if isinstance(metric, NonFiniteSteps)]
-        logs = super().train_step(inputs, model, optimizer, [m for m in metrics or () if m not in watched])
-        for metric in watched:
-            metric.update_state(logs[self.loss])
-        return {self.loss: logs[self.loss]}
-
-
-class SegmentationTask(_OfObjects, semantic_segmentation.SemanticSegmentationTask):
+class SegmentationTask(_TransferTask, semantic_segmentation.SemanticSegmentationTask):
     """Semantic segmentation, scored by mean IoU over the classes that occur, and by the IoU of each ('iou/0', ...).
 
     Args:
@@ -108,7 +88,7 @@ class SegmentationTask(_OfObjects, semantic_segmentation.SemanticSegmentationTas
         return logs
 
 
-class RetinaNetTask(_OfObjects, retinanet.RetinaNetTask):
+class RetinaNetTask(_TransferTask, retinanet.RetinaNetTask):
     """Detection by a RetinaNet, scored by COCO's or Pascal's average precision."""
 
     best = ("AP", "higher")
@@ -124,7 +104,7 @@ class RetinaNetTask(_OfObjects, retinanet.RetinaNetTask):
         return metrics
 
 
-class MaskRCNNTask(_OfObjects, maskrcnn.MaskRCNNTask):
+class MaskRCNNTask(_TransferTask, maskrcnn.MaskRCNNTask):
     """Detection and instance segmentation in two stages, scored by COCO's average precision of boxes and masks, or Pascal's of boxes."""
 
     best = ("AP", "higher")

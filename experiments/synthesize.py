@@ -20,7 +20,7 @@ from tf_evonorm.layers.named import norm_act
 from tf_pixpro import data
 from tf_pixpro.train import loop
 from tf_pixpro.train.precise_bn import PreciseNorm, moving_statistics
-from tf_pixpro.views.augment import DEVIATION, MEAN, centre_view
+from tf_pixpro.views.augment import centre_view, denormalized
 
 
 def main(session: sessions.Session):
@@ -126,8 +126,8 @@ def batches(config, source, context=None, start_step: int = 0) -> tf.data.Datase
 
 
 def coloured(view):
-    """A normalised view as colours in -1..1."""
-    return tf.clip_by_value(2 * (view * tf.constant(DEVIATION) + tf.constant(MEAN)) - 1, -1, 1)
+    """A normalized view as colours in -1..1."""
+    return tf.clip_by_value(denormalized(view) / 127.5 - 1, -1, 1)
 
 
 def scores(config, classifier="", name="", inception="", limit=None, batch=None, splits=10):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_evonorm.atomic import whole
 from tf_pixpro.checkpoints import load_backbone
 from tf_pixpro.pretext.model import PixPro
-from tf_pixpro.views.augment import centre_view, normalised
+from tf_pixpro.views.augment import centre_view, normalized
 
 
 def export_encoder(
@@ -75,7 +75,7 @@ def export_classifier(
     `serving_default` takes `image_bytes`, `images` takes `images`, both as in `export_encoder`.
 
     Args:
-      classifier: functional Keras model, normalised images [B, H, W, 3] -> logits [B, K].
+      classifier: functional Keras model, normalized images [B, H, W, 3] -> logits [B, K].
       path: folder to be made. It appears whole or not at all.
       class_names: K strings.
       image_size: (height, width) in pixels that encoded images are brought to.
@@ -169,8 +169,8 @@ def _serve(model, answer, image_size, margin):
     """A module that holds the model's variables and two functions, but no Keras object, so that nothing of Keras is needed.
 
     Args:
-      model: takes normalised images.
-      answer: normalised images -> what is served.
+      model: takes normalized images.
+      answer: normalized images -> what is served.
       image_size, margin: of encoded images, where the model's own size is not fixed.
     """
     size = (model.inputs[0].shape[1], model.inputs[0].shape[2])
@@ -180,12 +180,14 @@ def _serve(model, answer, image_size, margin):
 
     def encoded(image_bytes):
         spec = tf.TensorSpec([*image_size, 3], tf.float32)
-        return answer(
-            tf.map_fn(lambda one: centre_view(one, image_size, margin), image_bytes, fn_output_signature=spec)
-        )
+
+        def view(one):
+            return centre_view(one, image_size, margin, exif=True, pillow=False)
+
+        return answer(tf.map_fn(view, image_bytes, fn_output_signature=spec))
 
     def of_colours(images):
-        return answer(normalised(images))
+        return answer(normalized(images))
 
     served = tf.Module(name=model.name)
     served.weights = model.weights

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from experiments.launch import session as sessions
 from tf_evonorm.mistakes import Mistake
-from tf_pixpro.views.augment import normalised
+from tf_pixpro.views.augment import normalized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ def classifier_network(workdir: str, name: str = "") -> FeatureNetwork:
         features = tf.keras.Model(classifier.inputs, [classifier.layers[-1].input, classifier.output])
 
         def judge(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            views = tf.image.resize(normalised((images + 1) * 127.5), size)
+            views = tf.image.resize(normalized((images + 1) * 127.5), size)
             pooled, logits = features(views, training=False)
             return tf.cast(pooled, tf.float32), tf.nn.softmax(tf.cast(logits, tf.float32))
 

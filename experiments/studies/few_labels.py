@@ -9,7 +9,7 @@ from official.vision.modeling.heads import segmentation_heads
 from tqdm import tqdm
 
 from tf_pixpro.data import scenes
-from tf_pixpro.views.augment import normalised
+from tf_pixpro.views.augment import normalized
 
 CLASSES = 2  # background and object; the eight kinds of objects cannot be learned from a few scenes in minutes
 
@@ -36,7 +36,7 @@ def segmenter(encoder: tf.keras.Model, level: str, size: int) -> tf.keras.Model:
       size: side of the images, in pixels.
 
     Returns:
-      A model, normalised images [B, size, size, 3] -> logits of every pixel [B, size, size, CLASSES].
+      A model, normalized images [B, size, size, 3] -> logits of every pixel [B, size, size, CLASSES].
     """
     head = segmentation_heads.SegmentationHead(
         num_classes=CLASSES,
@@ -95,12 +95,12 @@ def fit_and_score(
 
 def predicted(model: tf.keras.Model, images: np.ndarray) -> np.ndarray:
     """Returns the class of every pixel [B, H, W] of images [B, H, W, 3] uint8."""
-    return tf.argmax(model(normalised(tf.cast(images, tf.float32)), training=False), axis=-1).numpy()
+    return tf.argmax(model(normalized(tf.cast(images, tf.float32)), training=False), axis=-1).numpy()
 
 
 def _prepared(labelled: Labelled) -> tf.data.Dataset:
     def prepare(image: tf.Tensor, classes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return normalised(tf.cast(image, tf.float32)), tf.cast(classes, tf.int32)
+        return normalized(tf.cast(image, tf.float32)), tf.cast(classes, tf.int32)
 
     return tf.data.Dataset.from_tensor_slices(labelled).map(prepare).batch(20)
 
@@ -117,5 +117,5 @@ def _augmented(labelled: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> tuple[
         return tf.image.rot90(values, quarters)
 
     image, classes = transform(image), transform(classes[..., None])[..., 0]
-    image = normalised(tf.cast(tf.ensure_shape(image, [size, size, 3]), tf.float32))
+    image = normalized(tf.cast(tf.ensure_shape(image, [size, size, 3]), tf.float32))
     return image, tf.ensure_shape(tf.cast(classes, tf.int32), [size, size])

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 
 from tf_pixpro.geometry import cell_distances, positive_mask
-from tf_pixpro.views.augment import DEVIATION, MEAN
+from tf_pixpro.views.augment import denormalized
 
 
 def correspondence_figure(
@@ -109,8 +109,8 @@ def _pixels(figure):
 
 
 def _displayed(view):
-    """A normalised view as [0, 1] colours."""
-    return np.clip(np.asarray(view, np.float32) * np.array(DEVIATION) + np.array(MEAN), 0, 1)
+    """A normalized view as [0, 1] colours."""
+    return np.clip(denormalized(np.asarray(view, np.float32)).numpy() / 255, 0, 1)
 
 
 def _unit(features):

@@ -146,7 +146,7 @@ def training_view(
         (crop,) = augment.decode_crops(example["bytes"], [window])
         image, _ = augment.augmented(crop, seeds[1], size, view)
         if random is not None:
-            image = augment.normalised(tf.cast(random.distort(_colours(image)), tf.float32))
+            image = augment.normalized(tf.cast(random.distort(_colours(image)), tf.float32))
         if shift:
             image = tf.pad(image, [[shift, shift], [shift, shift], [0, 0]])
             image = tf.image.stateless_random_crop(image, [*size, 3], seeds[2])
@@ -156,6 +156,5 @@ def training_view(
 
 
 def _colours(image):
-    """Back from normalised to uint8, which RandAugment works on."""
-    colours = (image - augment.normalised(tf.zeros([3]))) * (255 * tf.constant(augment.DEVIATION))
-    return tf.saturate_cast(tf.round(colours), tf.uint8)
+    """Back from normalized to uint8, which RandAugment works on."""
+    return tf.saturate_cast(tf.round(augment.denormalized(image)), tf.uint8)

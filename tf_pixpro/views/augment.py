@@ -16,6 +16,8 @@ import tensorflow as tf
 
 from tf_pixpro.geometry import crop_box, flip_box
 from tf_pixpro.views.colour import blurred, brightened, contrasted, gray, hue_turned, saturated, solarized
+from tf_pixpro.views.decode import decode_image, image_size
+from tf_pixpro.views.orientation import jpeg_orientation
 from tf_pixpro.views.rand_augment import rand_augmented
 
 MEAN = (0.485, 0.456, 0.406)
@@ -88,19 +90,25 @@ def two_views(
     seed: tf.Tensor,
     size: tuple[int, int] = (224, 224),
     recipe: str | tuple[View, View] = "BYOL",
+    exif: bool = False,
+    bits: int = 16,
     **changes: Any,
 ) -> dict[str, tf.Tensor]:
     """Two random views of one image.
 
     Args:
-      image_bytes: scalar string, a JPEG, PNG, BMP or GIF (first frame). Of a JPEG only the part that a view needs is decoded.
+      image_bytes: scalar string, an image file; see `tf_pixpro.views.decode`. Of a JPEG only the part that a view needs
+        is decoded.
       seed: [2] integer; the same seed gives the same views.
       size: (height, width) of both views in pixels.
       recipe: a name in `RECIPES`, or a pair of `View`.
+      exif: whether images are turned upright by their EXIF orientation. Off as in the authors' code: pre-training needs
+        no upright images, and reading the orientation costs a third of decoding a small photo.
+      bits: how many bits of 16-bit channels are used.
       **changes: attributes of both views in the place of the recipe's, such as scale, ratio or vertical_flip.
 
     Returns:
-      {'view1', 'view2': [height, width, 3] float32, normalised by ImageNet's mean and deviation; 'box1', 'box2': [4] float32}.
+      {'view1', 'view2': [height, width, 3] float32, normalized by ImageNet's mean and deviation; 'box1', 'box2': [4] float32}.
 
     Raises:
       ValueError: for an unknown recipe, or a value outside its range.
@@ -112,10 +120,10 @@ def two_views(
     """
     views = recipe_views(recipe, **changes)
     seeds = tf.unstack(tf.random.experimental.stateless_split(tf.cast(seed, tf.int32), 4))
-    sides = tf.unstack(image_size(image_bytes), num=2)
+    sides = tf.unstack(image_size(image_bytes, exif), num=2)
     windows = [crop_window(seeds[v], sides[0], sides[1], views[v].scale, views[v].ratio) for v in (0, 1)]
     result = {}
-    for v, crop in enumerate(decode_crops(image_bytes, windows)):
+    for v, crop in enumerate(decode_crops(image_bytes, windows, exif, bits)):
         result[f"view{v + 1}"], flips = augmented(crop, seeds[2 + v], size, views[v])
         result[f"box{v + 1}"] = flip_box(crop_box(*tf.unstack(windows[v]), *sides), *flips)
     return result
@@ -133,46 +141,61 @@ def recipe_views(recipe: str | tuple[View, View], **changes: Any) -> tuple[View,
     return one, two
 
 
-def centre_view(image_bytes: tf.Tensor, size: tuple[int, int] = (224, 224), margin: float = 256 / 224) -> tf.Tensor:
-    """The evaluation view: short side scaled to margin * size, centre cut out, normalised; [height, width, 3] float32."""
-    sides = tf.cast(image_size(image_bytes), tf.float32)
+def centre_view(
+    image_bytes: tf.Tensor,
+    size: tuple[int, int] = (224, 224),
+    margin: float = 256 / 224,
+    exif: bool = False,
+    bits: int = 16,
+    pillow: bool = True,
+) -> tf.Tensor:
+    """The evaluation view: short side scaled to margin * size, centre cut out, normalized.
+
+    Args:
+      image_bytes: scalar string, an image file.
+      size: (height, width) of the result, pixels.
+      margin: 1 takes the largest centre there is.
+      exif, bits, pillow: see `tf_pixpro.views.decode.decode_image`.
+
+    Returns:
+      [height, width, 3] float32.
+    """
+    sides = tf.cast(image_size(image_bytes, exif, pillow), tf.float32)
     window = tf.minimum(
         sides, tf.reduce_min(sides / tf.constant(size, tf.float32)) * tf.constant(size, tf.float32) / margin
     )
     window = tf.maximum(tf.cast(tf.round(window), tf.int32), 1)
     corner = (tf.cast(sides, tf.int32) - window) // 2
-    (crop,) = decode_crops(image_bytes, [tf.concat([corner, window], 0)])
-    return normalised(resized(crop, size))
+    (crop,) = decode_crops(image_bytes, [tf.concat([corner, window], 0)], exif, bits, pillow)
+    return normalized(resized(crop, size))
 
 
-def image_size(image_bytes: tf.Tensor) -> tf.Tensor:
-    """[2] int32 (height, width); only the header of a JPEG is read."""
-
-    def decoded():
-        return tf.shape(tf.io.decode_image(image_bytes, expand_animations=False))[:2]
-
-    return tf.cond(tf.io.is_jpeg(image_bytes), lambda: tf.image.extract_jpeg_shape(image_bytes)[:2], decoded)
-
-
-def decode_crops(image_bytes: tf.Tensor, windows: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Crops of an image, each [h, w, 3] uint8; of a JPEG only the rectangle around all windows is decoded.
+def decode_crops(
+    image_bytes: tf.Tensor, windows: Sequence[tf.Tensor], exif: bool = False, bits: int = 16, pillow: bool = True
+) -> list[tf.Tensor]:
+    """Crops of an image, each [h, w, 3] uint8; of a JPEG stored upright only the rectangle around all windows is decoded.
 
     Args:
       image_bytes: scalar string.
-      windows: list of [4] int32 (top, left, height, width) in pixels.
+      windows: list of [4] int32 (top, left, height, width) in pixels, of the image as displayed if `exif`.
+      exif, bits, pillow: see `tf_pixpro.views.decode.decode_image`.
     """
     corners = tf.stack(windows)
     first = tf.reduce_min(corners[:, :2], axis=0)
     extent = tf.reduce_max(corners[:, :2] + corners[:, 2:], axis=0) - first
 
     def jpeg():
-        return tf.image.decode_and_crop_jpeg(image_bytes, tf.concat([first, extent], 0), channels=3)
+        rectangle = tf.concat([first, extent], 0)
+        return tf.image.decode_and_crop_jpeg(image_bytes, rectangle, channels=3, dct_method="INTEGER_ACCURATE")
 
     def other():
-        image = tf.ensure_shape(tf.io.decode_image(image_bytes, channels=3, expand_animations=False), [None, None, 3])
+        image = decode_image(image_bytes, exif, bits, pillow)
         return tf.slice(image, [first[0], first[1], 0], [extent[0], extent[1], 3])
 
-    part = tf.cond(tf.io.is_jpeg(image_bytes), jpeg, other)
+    by_part = tf.io.is_jpeg(image_bytes)
+    if exif:
+        by_part = tf.cond(by_part, lambda: jpeg_orientation(image_bytes) == 1, lambda: False)
+    part = tf.cond(by_part, jpeg, other)
     starts = [window[:2] - first for window in windows]
     return [
         tf.slice(part, [start[0], start[1], 0], [window[2], window[3], 3]) for start, window in zip(starts, windows)
@@ -226,7 +249,7 @@ def augmented(
       view: what may happen to it.
 
     Returns:
-      ([height, width, 3] float32, normalised, (flipped horizontally, flipped vertically) scalar bools).
+      ([height, width, 3] float32, normalized, (flipped horizontally, flipped vertically) scalar bools).
     """
     draw = tf.unstack(tf.random.stateless_uniform([12], seed))
     flips = (draw[0] < view.flip, draw[1] < view.vertical_flip)
@@ -263,13 +286,18 @@ _SCALE = tuple(1 / (255 * d) for d in DEVIATION)
 _SHIFT = tuple(m / d for m, d in zip(MEAN, DEVIATION))
 
 
-def normalised(image: tf.Tensor) -> tf.Tensor:
-    """[..., 3] in 0..255 -> what the encoder sees."""
+def normalized(image: tf.Tensor) -> tf.Tensor:
+    """[..., 3] in 0..255 -> what the encoder sees: less ImageNet's mean, in its standard deviations."""
     return image * tf.constant(_SCALE) - tf.constant(_SHIFT)
 
 
+def denormalized(image: tf.Tensor) -> tf.Tensor:
+    """What the encoder sees, [..., 3], -> 0..255; the inverse of `normalized`."""
+    return (image + tf.constant(_SHIFT)) * tf.constant(tuple(1 / scale for scale in _SCALE))
+
+
 def interleaved(planes: tf.Tensor) -> tf.Tensor:
-    """[3, h, w] in 0..255 -> [h, w, 3], normalised."""
+    """[3, h, w] in 0..255 -> [h, w, 3], normalized."""
     planes = planes * tf.constant(_SCALE, shape=[3, 1, 1]) - tf.constant(_SHIFT, shape=[3, 1, 1])
     return tf.transpose(planes, [1, 2, 0])
 

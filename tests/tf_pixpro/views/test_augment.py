@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tf_pixpro.views import augment
 
@@ -130,7 +130,7 @@ def test_gray_png_alpha_and_jpeg_all_give_three_channels(picture):
 
 def test_bytes_that_are_no_image_fail():
     with pytest.raises(tf.errors.InvalidArgumentError):
-        augment.two_views(b"not an image", [0, 0])
+        tf.function(augment.two_views)(tf.constant(b"not an image"), tf.constant([0, 0]))
 
 
 def test_recipe_has_the_authors_probabilities():
@@ -180,3 +180,32 @@ def test_wrong_recipes_are_refused():
         augment.recipe_views("BYOL", vertical_flip=2)
     with pytest.raises(TypeError, match="aspect"):
         augment.recipe_views("BYOL", aspect=(0.5, 2.0))
+
+
+def test_normalized_is_of_imagenet_and_denormalized_its_inverse():
+    # Source: ImageNet's mean and standard deviation of colours in [0, 1], as in torchvision's references.
+    image = np.random.default_rng(0).uniform(0, 255, [5, 7, 3])
+    expected = (image / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    views = augment.normalized(tf.constant(image, tf.float32))
+    np.testing.assert_allclose(views, expected, atol=1e-5)
+    np.testing.assert_allclose(augment.denormalized(views), image, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
+def test_views_of_a_turned_image_are_those_of_the_upright_one(picture, kind):
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95, "subsampling": 0}}.get(kind, {})
+    data = encoded(picture, kind, **options, **({"exif": exif} if kind not in ("GIF", "TIFF") else {}))
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    assert kind in ("GIF", "TIFF") or upright.size == (90, 120)
+    expected = encoded(np.asarray(upright))
+    for turned in (True, False):
+        stored = encoded(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+        exact = augment.two_views(expected if turned else stored, [1, 2], (24, 24))
+        views = augment.two_views(data, [1, 2], (24, 24), exif=turned)
+        for name, value in exact.items():
+            # Where two sides of the crop's rectangle cut a JPEG's blocks, decoding a part differs in rounding.
+            np.testing.assert_allclose(views[name], value, atol=0.05 if kind == "JPEG" else 1e-6)
+    np.testing.assert_allclose(
+        augment.centre_view(data, (24, 24), exif=True), augment.centre_view(expected, (24, 24)), atol=0.05
+    )

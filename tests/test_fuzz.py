@@ -123,8 +123,8 @@ def test_coco_annotations(tmp_path):
         path.write_text(json.dumps(tree))
         problems = Problems()
         try:
-            pictures, categories = coco(str(tmp_path), str(path), problems)
-            write_records(pictures, categories, str(tmp_path / "out"), "some", problems, 1, progress=False)
+            images, categories = coco(str(tmp_path), str(path), problems)
+            write_records(images, categories, str(tmp_path / "out"), "some", problems, 1, progress=False)
         except ValueError as error:
             assert "Received" in str(error) or "Reading" in str(error)
             return
@@ -146,8 +146,8 @@ def test_voc_annotations(tmp_path):
     def spoil(spoiled):
         (tmp_path / "Annotations" / "a.xml").write_bytes(spoiled)
         problems = Problems()
-        pictures, _ = voc(str(tmp_path), "train", problems)
-        things = [thing for picture in pictures for thing in picture.things]
+        images, _ = voc(str(tmp_path), "train", problems)
+        things = [thing for picture in images for thing in picture.objects]
         assert things or problems.counts or spoiled.count(b"<object>") == 0 or spoiled.count(b"</object>") == 0
         assert all(np.isfinite(thing.box).all() for thing in things)
 

@@ -18,12 +18,12 @@ def test_each_layout(shared_data, tmp_path):
     common = {"output": str(tmp_path), "progress": False}
     # Counts of the data sets' own descriptions.
     summary = prepare("coco", "val", images=images, annotations=annotations, share=0.3, name="part", **common)
-    assert 1 <= summary["pictures"] < 20
+    assert 1 <= summary["images"] < 20
     summary = prepare(
         "voc", "val", root=str(bccd), names=["RBC", "WBC", "Platelets"], strict=True, name="cells", **common
     )
-    assert (summary["pictures"], summary["things"], summary["categories"][3]) == (40, 563, "Platelets")
-    assert prepare("camvid", "val", root=str(camvid), strict=True, name="streets", **common)["pictures"] == 16
+    assert (summary["images"], summary["objects"], summary["categories"][3]) == (40, 563, "Platelets")
+    assert prepare("camvid", "val", root=str(camvid), strict=True, name="streets", **common)["images"] == 16
     both = prepare("voc", "val", root=[str(bccd)] * 2, names=["RBC", "WBC", "Platelets"], name="twice", **common)
     numbers = [number for shard in both["shards"].values() for number in shard["numbers"]]
     assert sorted(numbers) == list(range(1, 81))

@@ -1,222 +1,253 @@
-"""Pictures to TFRecords: shards with checksums, written once, gone on with after a stop, and the annotations that scores are taken on."""
+"""Annotated images to TFRecords: a set is replaced as a whole, a stopped conversion is resumed, and scores find its annotations beside it."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import io
 import json
 import os
 from collections.abc import Sequence
 
-import numpy as np
 import tensorflow as tf
-from official.vision.data import tfrecord_lib
-from PIL import Image, UnidentifiedImageError
-from pycocotools import mask as run_lengths
 from tqdm import tqdm
 
 from tf_evonorm.atomic import whole
-from tf_pixpro.transfer.records.annotations import Category, Picture, Problems
+from tf_evonorm.mistakes import Mistake
+from tf_pixpro.transfer.records.annotations import AnnotatedImage, Category, Problems
+from tf_pixpro.transfer.records.example import Contents, tf_example
+from tf_pixpro.transfer.records.image_files import read
+from tf_pixpro.transfer.records.record_sets import check_categories, check_name, shard_files
 
-_feature = tfrecord_lib.convert_to_feature
+_VERSION = 2  # of what a shard holds for the same files and annotations
 
 
 def write_records(
-    pictures: Sequence[Picture],
+    images: Sequence[AnnotatedImage],
     categories: Sequence[Category],
     folder: str,
     name: str,
     problems: Problems,
     shards: int = 8,
     progress: bool = True,
+    exif: bool = True,
+    bits: int = 16,
 ) -> dict:
     """Writes a data set as Model Garden reads it.
 
+    An earlier set of that name is replaced at the end, all its files together. Shards that hold the same already, by the contents of
+    images and masks, the annotations and the options, are kept, of an earlier set as of a conversion that was stopped.
+
     Args:
-      pictures: list of `Picture`; number i goes into shard i % shards. Broken ones are told and left out.
+      images: list of `AnnotatedImage`; number i goes into shard i % shards. Broken ones are reported and left out.
       categories: list of `Category`.
       folder: gets NAME-00000-of-00008.tfrecord and so on, NAME.json (checksums, counts, categories) and NAME_annotations.json (the
         same annotations as one COCO file, with `difficult`, which the evaluators read).
-      name: of the split, such as 'train'.
-      problems: who is told what is wrong: a missing or unreadable image, one of another size than its annotation or mask (all left out),
-        an object's mask of another size (the object is left out).
+      name: of the set, such as 'train'; letters, digits, _ and .
+      problems: gets what is wrong: a missing or unreadable image, one of another size than its annotation or mask (all left out), an
+        object's mask of another size (the object is left out), an object without an outline among others (see `outlined`).
       shards: files to write.
       progress: whether to draw a progress bar on stderr.
+      exif: whether images are stored upright, by their EXIF orientation.
+      bits: how many of 16 bits per channel are used.
 
     Returns:
-      What NAME.json holds: 'pictures', 'things', 'problems' {kind: count}, 'shards' {file: {'sha256', 'numbers', ...}}, 'categories'.
-      Shards of an earlier start with the same pictures and right checksums are kept as they are.
+      What NAME.json holds: 'images', 'objects', 'problems' {kind: count}, 'lines', 'notes', 'shards' {file: {'sha256', 'numbers', ...}},
+      'categories'.
 
     Raises:
-      ValueError: if there are no pictures or fewer than one shard; or at the first problem if `problems.strict`.
+      Mistake: if there is nothing to write, with the first reasons; if the name or the classes do not fit the other sets in the folder;
+        or at the first problem if `problems.strict`.
     """
-    if not pictures or shards < 1:
-        raise ValueError(f"pictures and a shard are needed. Received {len(pictures)} pictures and shards={shards}.")
-    shards = min(shards, len(pictures))
+    check_name(name)
+    if not images or shards < 1:
+        raise Mistake(
+            f"images and a shard are needed. Received {len(images)} images and shards={shards}. {problems.summary()}".strip()
+        )
+    check_categories(categories, folder, name)
+    images = outlined(images, problems)
     tf.io.gfile.makedirs(folder)
-    manifest = os.path.join(folder, f"{name}.json")
-    identity = hashlib.sha256(repr((pictures, categories, shards)).encode()).hexdigest()
-    done = _done(manifest, folder, identity)
-    with tqdm(total=len(pictures), unit="image", desc=name, disable=not progress, dynamic_ncols=True) as bar:
+    files = _Set(folder, name)
+    options = repr((_VERSION, list(categories), exif, bits))
+    shards = min(shards, len(images))
+    done: dict = {}
+    with tqdm(total=len(images), unit="image", desc=name, disable=not progress, dynamic_ncols=True) as bar:
         for shard in range(shards):
-            file, mine = f"{name}-{shard:05d}-of-{shards:05d}.tfrecord", pictures[shard::shards]
-            if file in done:
+            file, mine = f"{name}-{shard:05d}-of-{shards:05d}.tfrecord", images[shard::shards]
+            entry = files.same(file, mine, options)
+            if entry is None:
+                entry = _write_shard(files.staged(file), mine, options, problems.strict, bar, exif, bits)
+            else:
                 bar.update(len(mine))
-                continue
-            done[file] = _write_shard(os.path.join(folder, file), mine, problems.strict, bar)
-            _dump(manifest, {"identity": identity, "shards": done})
-    written = {number for shard in done.values() for number in shard["numbers"]}
-    kept = [picture for picture in pictures if picture.number in written]
+            done[file] = entry
+            files.remember(done)
     for shard in done.values():
-        problems.take(shard["problems"], shard["lines"])
-    if all(picture.size for picture in kept):
-        _dump(os.path.join(folder, f"{name}_annotations.json"), _as_coco(kept, categories))
+        problems.merge(shard["problems"], shard["lines"])
+    written = {number for shard in done.values() for number in shard["numbers"]}
+    kept = [image for image in images if image.number in written]
+    if not kept:
+        files.forget()
+        raise Mistake(f"no image could be used, and nothing was written. Received {problems.summary()}")
     summary = {
-        "identity": identity,
-        "pictures": len(kept),
-        "things": sum(len(p.things) for p in kept),
+        "images": len(kept),
+        "objects": sum(len(image.objects) for image in kept),
         "problems": dict(problems.counts),
         "lines": problems.lines,
-        "categories": {c.label: c.name for c in categories},
+        "notes": problems.notes,
+        "categories": {category.label: category.name for category in categories},
         "shards": done,
     }
-    _dump(manifest, summary)
+    annotations = _as_coco(kept, categories) if all(image.size for image in kept) else None
+    files.publish(done, summary, annotations)
     return summary
 
 
-def tf_example(picture: Picture, problems: Problems) -> tf.train.Example | None:
-    """One picture as Model Garden's decoders take it, or None if its files are broken.
+def outlined(images: Sequence[AnnotatedImage], problems: Problems) -> list[AnnotatedImage]:
+    """Images of which every object has an outline, if any object of the set has one.
 
-    Returns:
-      A `tf.train.Example` with image/encoded, image/height, image/width, image/source_id; image/object/bbox/{xmin,xmax,ymin,ymax}
-      (fractions), class/label, area, is_crowd and, where all objects have an outline, mask (PNG); image/segmentation/class/encoded (PNG).
+    Model Garden's Mask R-CNN takes as many masks as boxes. An object of which only the box is known gets this box as its outline, and is
+    reported.
     """
-    try:
-        encoded, kind, size = _image(picture)
-        if picture.classes:
-            mask = _class_mask(picture, size)
-    except (OSError, tf.errors.OpError, UnidentifiedImageError, SyntaxError) as error:
-        missing = isinstance(error, tf.errors.NotFoundError)
-        what = "there is none" if missing else " ".join(str(error).split())
-        problems.add(
-            "missing file" if missing else "unreadable file",
-            picture.where,
-            f"image and mask must be readable: {what}. Left out.",
-        )
-        return None
-    except _WrongSize as error:
-        problems.add("wrong size", picture.where, f"{error} Left out.")
-        return None
-    height, width = size
-    features = tfrecord_lib.image_info_to_feature_dict(
-        height, width, os.path.basename(picture.path), picture.number, encoded, kind
-    )
-    things = picture.things
-    x1, y1, x2, y2 = np.array([thing.box for thing in things], np.float64).reshape(-1, 4).T
-    floats = {"bbox/xmin": x1 / width, "bbox/xmax": x2 / width, "bbox/ymin": y1 / height, "bbox/ymax": y2 / height}
-    floats["area"] = [thing.area for thing in things]
-    masks = []
-    if all(thing.segmentation for thing in things):
-        try:
-            masks = [tfrecord_lib.encode_mask_as_png(_outline(thing.segmentation, size)) for thing in things]
-        except (ValueError, TypeError) as error:
-            problems.add("bad mask", picture.where, f"run lengths must fill the image: {error}. Left out.")
+    if not any(one.segmentation is not None for image in images for one in image.objects):
+        return list(images)
+
+    def with_outline(one):
+        if one.segmentation is not None:
+            return one
+        x1, y1, x2, y2 = one.box
+        problems.add("no outline", one.where, "an object needs an outline as others have one. Its box is its mask.")
+        return dataclasses.replace(one, segmentation=[[x1, y1, x2, y1, x2, y2, x1, y2]])
+
+    return [dataclasses.replace(image, objects=tuple(map(with_outline, image.objects))) for image in images]
+
+
+class _Set:
+    """The files of a set: what is there, what is being written in a folder .NAME.partial, and the change from one to the other."""
+
+    def __init__(self, folder, name):
+        self.folder, self.name = folder, name
+        self._staging = os.path.join(folder, f".{name}.partial")
+        self._before = shard_files(folder, name)
+        self._entries = {**_shards(self._path(f"{name}.json")), **_shards(os.path.join(self._staging, "shards.json"))}
+
+    def _path(self, file):
+        return os.path.join(self.folder, file)
+
+    def staged(self, file):
+        """Where a new shard is written."""
+        tf.io.gfile.makedirs(self._staging)
+        return os.path.join(self._staging, file)
+
+    def same(self, file, images, options):
+        """The entry of a shard that is there and whole and was made from the same; None if there is none."""
+        entry = self._entries.get(file)
+        if not entry or "source" not in entry:
             return None
-    features.update({f"image/object/{key}": _feature(list(value), "float_list") for key, value in floats.items()})
-    features["image/object/class/label"] = _feature([thing.label for thing in things], "int64_list")
-    features["image/object/is_crowd"] = _feature([int(thing.crowd) for thing in things], "int64_list")
-    if all(thing.segmentation for thing in things):
-        features["image/object/mask"] = _feature(masks, "bytes_list")
-    if picture.classes:
-        features["image/segmentation/class/encoded"] = _feature(tfrecord_lib.encode_mask_as_png(mask))
-    return tf.train.Example(features=tf.train.Features(feature=features))
+        for path in (os.path.join(self._staging, file), self._path(file)):
+            if tf.io.gfile.exists(path) and _checksum(path) == entry["sha256"]:
+                return entry if entry["source"] == _source(images, options) else None
+        return None
 
+    def remember(self, done):
+        """Notes which shards are complete, for the next start."""
+        tf.io.gfile.makedirs(self._staging)
+        _dump(os.path.join(self._staging, "shards.json"), {"shards": {**self._entries, **done}})
 
-class _WrongSize(Exception):
-    """An image, annotation or mask of another size."""
+    def forget(self):
+        """Removes what was being written."""
+        if tf.io.gfile.isdir(self._staging):
+            tf.io.gfile.rmtree(self._staging)
 
-
-def _image(picture):
-    """Bytes, format and (height, width) of an image file that TensorFlow can read."""
-    encoded = _read(picture.path)
-    image = Image.open(io.BytesIO(encoded))
-    image.load()
-    size = (image.height, image.width)
-    if picture.size and size != tuple(picture.size):
-        raise _WrongSize(
-            f"an image must have the size of its annotation, {picture.size}. Received {size} (height, width)."
+    def publish(self, done, summary, annotations):
+        """Replaces the set. A kill in between leaves it without NAME.json, and the next start completes it from the shards that are there."""
+        manifest, coco = (self._path(f"{self.name}{ending}.json") for ending in ("", "_annotations"))
+        changed = set(self._before) != set(done) or any(
+            tf.io.gfile.exists(os.path.join(self._staging, file)) for file in done
         )
-    if image.format not in ("JPEG", "PNG") or image.mode not in ("L", "RGB"):
-        stored = io.BytesIO()
-        image.convert("RGB").save(stored, "PNG")
-        return stored.getvalue(), "png", size
-    return encoded, image.format.lower(), size
+        if changed:
+            _remove(manifest)
+        for file in self._before:
+            if file not in done or tf.io.gfile.exists(os.path.join(self._staging, file)):
+                _remove(self._path(file))
+        for file in done:
+            staged = os.path.join(self._staging, file)
+            if tf.io.gfile.exists(staged):
+                tf.io.gfile.rename(staged, self._path(file), overwrite=True)
+        if annotations is None:
+            _remove(coco)
+        else:
+            _dump(coco, annotations)
+        _dump(manifest, summary)
+        self.forget()
 
 
-def _class_mask(picture, size):
-    mask = np.asarray(Image.open(io.BytesIO(_read(picture.classes))))
-    if mask.shape != size:
-        raise _WrongSize(f"a mask must have the size of its image, {size}. Received {mask.shape}.")
-    return np.frombuffer(picture.relabel, np.uint8)[mask] if picture.relabel else mask.astype(np.uint8)
+def _shards(manifest):
+    try:
+        found = json.loads(read(manifest))["shards"]
+    except (tf.errors.OpError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _outline(segmentation, size):
-    """COCO's polygons or run lengths as a mask [height, width] of 0 and 1."""
-    height, width = size
-    if isinstance(segmentation, list):
-        segmentation = run_lengths.merge(run_lengths.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = run_lengths.frPyObjects(segmentation, height, width)
-    return run_lengths.decode(segmentation)
+def _remove(path):
+    if tf.io.gfile.exists(path):
+        tf.io.gfile.remove(path)
 
 
-def _write_shard(path, pictures, strict, bar):
+def _write_shard(path, images, options, strict, bar, exif, bits):
     problems, numbers = Problems(strict), []
+    digest = hashlib.sha256(options.encode())
     with whole(path) as partial, tf.io.TFRecordWriter(partial) as writer:
-        for picture in pictures:
-            example = tf_example(picture, problems)
+        for image in images:
+            contents = Contents(image)
+            digest.update(repr(image).encode("utf-8", "surrogateescape") + contents.digest())
+            example = tf_example(image, contents, problems, exif, bits)
             if example is not None:
                 writer.write(example.SerializeToString())
-                numbers.append(picture.number)
+                numbers.append(image.number)
             bar.update()
-    return {"sha256": _checksum(path), "numbers": numbers, "problems": dict(problems.counts), "lines": problems.lines}
+    return {
+        "sha256": _checksum(path),
+        "source": digest.hexdigest(),
+        "numbers": numbers,
+        "problems": dict(problems.counts),
+        "lines": problems.lines,
+    }
 
 
-def _done(manifest, folder, identity):
-    """Shards of an earlier start that are whole."""
-    try:
-        before = json.loads(_read(manifest))
-    except (tf.errors.NotFoundError, ValueError):
-        return {}
-    whole = {}
-    for file, entry in before["shards"].items() if before.get("identity") == identity else ():
-        path = os.path.join(folder, file)
-        if tf.io.gfile.exists(path) and _checksum(path) == entry["sha256"]:
-            whole[file] = entry
-    return whole
+def _source(images, options):
+    """SHA-256 of everything that a shard is made from."""
+    digest = hashlib.sha256(options.encode())
+    for image in images:
+        digest.update(repr(image).encode("utf-8", "surrogateescape") + Contents(image).digest())
+    return digest.hexdigest()
 
 
-def _as_coco(pictures, categories):
+def _as_coco(images, categories):
     """The annotations as one COCO file."""
     annotations = [
         {
             "id": number,
-            "image_id": picture.number,
-            "category_id": thing.label,
-            "bbox": [thing.box[0], thing.box[1], thing.box[2] - thing.box[0], thing.box[3] - thing.box[1]],
-            "area": thing.area,
-            "iscrowd": int(thing.crowd),
-            "difficult": int(thing.difficult),
-            **({"segmentation": thing.segmentation} if thing.segmentation else {}),
+            "image_id": image.number,
+            "category_id": one.label,
+            "bbox": [one.box[0], one.box[1], one.box[2] - one.box[0], one.box[3] - one.box[1]],
+            "area": one.area,
+            "iscrowd": int(one.crowd),
+            "difficult": int(one.difficult),
+            **({"segmentation": one.segmentation} if one.segmentation else {}),
         }
-        for number, (picture, thing) in enumerate(((p, t) for p in pictures for t in p.things), 1)
+        for number, (image, one) in enumerate(((i, o) for i in images for o in i.objects), 1)
     ]
-    images = [
-        {"id": p.number, "file_name": os.path.basename(p.path), "height": p.size[0], "width": p.size[1]}
-        for p in pictures
+    listed = [
+        {
+            "id": image.number,
+            "file_name": image.file_name or os.path.basename(image.path),
+            "height": image.size[0],
+            "width": image.size[1],
+        }
+        for image in images
     ]
     return {
-        "images": images,
+        "images": listed,
         "annotations": annotations,
         "categories": [{"id": category.label, "name": category.name} for category in categories],
     }
@@ -228,11 +259,6 @@ def _checksum(path):
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _read(path):
-    with tf.io.gfile.GFile(path, "rb") as file:
-        return file.read()
 
 
 def _dump(path, content):

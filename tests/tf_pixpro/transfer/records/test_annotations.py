@@ -11,6 +11,7 @@ from official.vision.dataloaders import segmentation_input, tf_example_decoder
 from PIL import Image
 from pycocotools.coco import COCO
 
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.transfer import records
 
 
@@ -54,7 +55,7 @@ def test_real_coco_comes_back_as_its_owners_tool_reads_it(shared_data, tmp_path)
     pictures, categories = records.coco(str(root / "images" / "val"), annotations, problems)
     summary = records.write_records(pictures, categories, str(tmp_path), "some", problems, shards=3, progress=False)
     # Numbers of the data set's own description.
-    assert (summary["pictures"], summary["things"], len(categories), summary["problems"]) == (27, 199, 80, {})
+    assert (summary["images"], summary["objects"], len(categories), summary["problems"]) == (27, 199, 80, {})
     owner = COCO(annotations)
     decoder = tf_example_decoder.TfExampleDecoder(include_mask=True)
     seen = set()
@@ -83,10 +84,10 @@ def test_voc_boxes_lose_their_offset_and_keep_difficult(tmp_path):
     voc_folder(tmp_path, [], name="b")
     pictures, categories = records.voc(str(tmp_path), "train", records.Problems(strict=True))
     # Pixels 1 to 8 of 8 are the whole width; pixels 3 and 4 are the stretch from 2 to 4.
-    assert [thing.box for thing in pictures[0].things] == [(0, 0, 8, 6), (2, 1, 4, 5)]
-    assert [thing.difficult for thing in pictures[0].things] == [False, True]
-    assert [categories[thing.label - 1].name for thing in pictures[0].things] == ["cat", "dog"]
-    assert pictures[1].things == () and [p.number for p in pictures] == [1, 2]
+    assert [one.box for one in pictures[0].objects] == [(0, 0, 8, 6), (2, 1, 4, 5)]
+    assert [one.difficult for one in pictures[0].objects] == [False, True]
+    assert [categories[one.label - 1].name for one in pictures[0].objects] == ["cat", "dog"]
+    assert pictures[1].objects == () and [p.number for p in pictures] == [1, 2]
     records.write_records(pictures, categories, str(tmp_path / "out"), "some", records.Problems(), 1, progress=False)
     first, second = (tf_example_decoder.TfExampleDecoder().decode(record) for record in examples_of(tmp_path / "out"))
     np.testing.assert_allclose(first["groundtruth_boxes"], [[0, 0, 1, 1], [1 / 6, 2 / 8, 5 / 6, 4 / 8]], rtol=1e-6)
@@ -106,12 +107,12 @@ def test_a_broken_annotation_is_told_with_its_line(tmp_path):
     problems = records.Problems()
     pictures, _ = records.voc(str(tmp_path), "train", problems)
     assert problems.counts == {"box outside": 1, "empty box": 2, "unknown class": 1, "bad annotation": 1}
-    assert [thing.box for thing in pictures[0].things] == [(0, 0, 8, 6)]
+    assert [one.box for one in pictures[0].objects] == [(0, 0, 8, 6)]
     xml = tmp_path / "Annotations" / "a.xml"
     assert [line.split(": ")[0] for line in problems.lines[:4]] == [f"{xml}:{number}" for number in (3, 4, 5, 6)]
     with pytest.raises(ValueError, match=r"a\.xml:3: a box must lie in its 8x6 image"):
         records.voc(str(tmp_path), "train", records.Problems(strict=True))
-    with pytest.raises(FileNotFoundError, match="Received 'test'"):
+    with pytest.raises(Mistake, match="Received 'test'"):
         records.voc(str(tmp_path), "test", problems)
 
 
@@ -145,7 +146,7 @@ def test_broken_coco_entries_and_files_are_told_with_their_id(tmp_path):
     }
     assert [f"annotation {number}" in line for number, line in zip((2, 3, 4, 5), problems.lines)] == [True] * 4
     assert sum("image 2: an image must have the size of its annotation" in line for line in problems.lines) == 1
-    assert (summary["pictures"], summary["things"]) == (1, 1)
+    assert (summary["images"], summary["objects"]) == (1, 1)
     (record,) = examples_of(tmp_path / "out")
     mask = tf_example_decoder.TfExampleDecoder(include_mask=True).decode(record)["groundtruth_instance_masks"][0]
     assert np.argwhere(mask.numpy()).tolist() == [[y, x] for y in (1, 2) for x in (1, 2, 3)]  # columns first
@@ -159,7 +160,7 @@ def test_broken_coco_entries_and_files_are_told_with_their_id(tmp_path):
 
 def test_conversion_goes_on_where_it_stopped(tmp_path):
     names = [picture_file(tmp_path / "in" / f"{i}.png").name for i in range(5)]
-    pictures = [records.Picture(str(tmp_path / "in" / name), i, (6, 8)) for i, name in enumerate(names)]
+    pictures = [records.AnnotatedImage(str(tmp_path / "in" / name), i, (6, 8)) for i, name in enumerate(names)]
     arguments = (pictures, [], str(tmp_path / "out"), "some")
     first = records.write_records(*arguments, records.Problems(), shards=3, progress=False)
     shards = sorted((tmp_path / "out").glob("*.tfrecord"))
@@ -170,7 +171,7 @@ def test_conversion_goes_on_where_it_stopped(tmp_path):
     assert again == first and [p.read_bytes() for p in shards] == contents
     assert [p.stat().st_mtime_ns == time for p, time in zip(shards, times)] == [True, False, True]
     fewer = records.write_records(pictures[1:], *arguments[1:], records.Problems(), shards=3, progress=False)
-    assert fewer["pictures"] == 4  # other pictures, other shards
+    assert fewer["images"] == 4  # other pictures, other shards
 
 
 def test_class_masks_are_relabelled(shared_data, tmp_path):
@@ -202,15 +203,15 @@ def test_masks_of_another_size_or_none(tmp_path):
     problems = records.Problems()
     pictures, categories = records.cityscapes(str(tmp_path), "val", problems)
     summary = records.write_records(pictures, categories, str(tmp_path / "out"), "some", problems, progress=False)
-    assert summary["pictures"] == 1 and summary["problems"] == {"missing mask": 1, "wrong size": 1}
-    with pytest.raises(FileNotFoundError, match="leftImg8bit/train"):
+    assert summary["images"] == 1 and summary["problems"] == {"missing mask": 1, "wrong size": 1}
+    with pytest.raises(Mistake, match="leftImg8bit/train"):
         records.cityscapes(str(tmp_path), "train", problems)
 
 
 def test_images_that_tensorflow_cannot_read_are_stored_as_png(tmp_path):
     path = picture_file(tmp_path / "a.bmp", kind="BMP")
     records.write_records(
-        [records.Picture(str(path), 1)], [], str(tmp_path), "some", records.Problems(), 1, progress=False
+        [records.AnnotatedImage(str(path), 1)], [], str(tmp_path), "some", records.Problems(), 1, progress=False
     )
     (record,) = examples_of(tmp_path)
     stored = tf.train.Example.FromString(record.numpy()).features.feature
@@ -220,7 +221,7 @@ def test_images_that_tensorflow_cannot_read_are_stored_as_png(tmp_path):
 
 
 def test_a_share_is_the_same_everywhere_and_nested():
-    pictures = [records.Picture("", number) for number in range(20000)]
+    pictures = [records.AnnotatedImage("", number) for number in range(20000)]
     one, ten = records.fraction(pictures, 0.01), records.fraction(pictures, 0.1)
     assert {p.number for p in one} < {p.number for p in ten}
     # A binomial share: five standard deviations around the mean.

@@ -1,4 +1,4 @@
-"""Annotated images as their owners ship them to TFRecords, once: MS COCO, Pascal VOC, Cityscapes, CamVid, or images and masks.
+"""Annotated images as their owners ship them to TFRecords: MS COCO, Pascal VOC, Cityscapes, CamVid, images and masks.
 
 python -m experiments.prepare --format=coco --images=coco/train2017 \\
     --annotations=coco/annotations/instances_train2017.json --split=train --output=records/coco
@@ -50,10 +50,12 @@ def prepare(
       output: folder of the TFRecords. A set of that name is replaced, a stopped conversion resumed.
       root: folder of the data set, or several of them for 'voc' (2007 and 2012); for COCO the two below instead.
       images, annotations: folder of the images and path of the instances file.
-      names: classes: of 'voc' if they are not Pascal's 20, of 'masks' from 0; of 'coco' to number them from 1 in this order.
+      names: classes: of 'voc' if they are not Pascal's 20, of 'masks' from 0; of 'coco' to number them from 1 in this
+        order.
       colours: of 'masks', path of a table of colours if masks are coloured images.
       zero_based_boxes: of 'voc', whether boxes count pixels from 0.
-      exif: 'apply' where annotations belong to the images as displayed (every labelling tool), 'ignore' where to the stored pixels.
+      exif: 'apply' where annotations belong to the images as displayed (every labelling tool), 'ignore' where to the
+        stored pixels.
       bits: how many bits of 16-bit images are used, 9 to 16.
       share: take this share of the images, always the same ones: 0.01 for one percent.
       shards: how many files to write.
@@ -67,7 +69,7 @@ def prepare(
     Raises:
       Mistake: if arguments of another format are given, or as the readers and the writer say.
     """
-    given = {"root": root, "images": images, "annotations": annotations, "names": names, "colours": colours}
+    given: dict = {"root": root, "images": images, "annotations": annotations, "names": names, "colours": colours}
     given["zero_based_boxes"] = zero_based_boxes
     _check_arguments(format, {key for key, value in given.items() if value})
     if exif not in ("apply", "ignore"):

@@ -1,4 +1,4 @@
-"""Bytes from outside, spoiled in many ways: every reader gives what it read or one clear error, and never anything else."""
+"""Bytes from outside, spoiled in many ways: every reader gives what it read or one clear error, never anything else."""
 
 import copy
 import io

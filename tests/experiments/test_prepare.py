@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.prepare import prepare
+from tf_evonorm.mistakes import Mistake
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,9 +33,11 @@ def test_each_layout(shared_data, tmp_path):
 
 
 def test_arguments_of_another_layout(tmp_path):
-    with pytest.raises(ValueError, match=r"--format=coco takes --annotations and --images\. Received --root"):
+    with pytest.raises(
+        Mistake, match=r"--format=coco takes --annotations and --images, --names if need be\. Received --root"
+    ):
         prepare("coco", "val", str(tmp_path), root="x")
-    with pytest.raises(ValueError, match=r"--format=camvid takes --root\. Received --root --names"):
+    with pytest.raises(Mistake, match=r"--format=camvid takes --root\. Received --root --names"):
         prepare("camvid", "val", str(tmp_path), root="x", names=["a"])
 
 

@@ -20,8 +20,8 @@ def class_mask(mask_bytes: bytes, codes: MaskCodes | None, where: str) -> np.nda
     """Reads a mask.
 
     Args:
-      mask_bytes: the content of the file: 1-, 2-, 4-, 8- or 16-bit grey, a palette (its indices are the values) or, with
-        `codes.colours`, colours. Colours whose three channels are equal are read as grey.
+      mask_bytes: the content of the file: 1-, 2-, 4-, 8- or 16-bit grey, a palette (its indices are the values) or,
+        with `codes.colours`, colours. Colours whose three channels are equal are read as grey.
       codes: what the values mean; None takes them as they are.
       where: path, for messages.
 
@@ -46,12 +46,14 @@ def class_mask(mask_bytes: bytes, codes: MaskCodes | None, where: str) -> np.nda
 
 
 def colour_table(path: str) -> tuple[list[str], tuple]:
-    """Reads a table of colours: lines such as '128 0 0 car', 'car,128,0,0' (class_dict.csv) or 'car:128,0,0::' (labelmap.txt).
+    """Reads a table of colours.
 
-    Lines without three numbers and those that begin with # are skipped.
+    Its lines are such as '128 0 0 car', 'car,128,0,0' (class_dict.csv) or 'car:128,0,0::' (labelmap.txt). Lines
+    without three numbers and those that begin with # are skipped.
 
     Returns:
-      (names of the classes in the file's order, colours for `MaskCodes`). Void, unlabelled, ignore and unknown are no class.
+      (names of the classes in the file's order, colours for `MaskCodes`). Void, unlabelled, ignore and unknown are no
+      class.
 
     Raises:
       Mistake: if no line has a colour, or two lines have the same.
@@ -66,7 +68,9 @@ def colour_table(path: str) -> tuple[list[str], tuple]:
         name = before or line[found.end() :].strip(" \t,;:\"'")
         colour = tuple(map(int, found.groups()))
         if not name or max(colour) > 255 or colour in colours:
-            raise Mistake(f"a colour table has a name and an unused colour of 0 to 255 on each line. Received {line!r}.")
+            raise Mistake(
+                f"a colour table has a name and an unused colour of 0 to 255 on each line. Received {line!r}."
+            )
         if name.lower() in _NO_CLASS:
             colours[colour] = UNLABELLED
             continue
@@ -95,7 +99,9 @@ def _values(image, mask_bytes, where):
             f"a mask holds class numbers. Received {where}, which holds colours. Give their classes by a colour table: "
             "--format=masks --colours=FILE with lines such as '128 0 0 car'."
         )
-    raise Mistake(f"a mask holds class numbers or colours. Received {where} of Pillow's mode {image.mode!r}. Save it as PNG.")
+    raise Mistake(
+        f"a mask holds class numbers or colours. Received {where} of Pillow's mode {image.mode!r}. Save it as PNG."
+    )
 
 
 def _by_colour(image, colours, where):
@@ -106,7 +112,8 @@ def _by_colour(image, colours, where):
     unknown = [((value >> 16), (value >> 8) & 255, value & 255) for value in present.tolist() if value not in table]
     if unknown:
         raise Mistake(
-            f"every colour of a mask must be in the colour table. Received {unknown[:5]} in {where}. Add them (as void, if they are no "
+            f"every colour of a mask must be in the colour table. Received {unknown[:5]} in {where}. Add them (as "
+            "void, if they are no "
             "class); masks saved as JPEG have colours between the classes: use PNG."
         )
     lookup = np.array([table[value] for value in present.tolist()], np.uint8)
@@ -118,7 +125,8 @@ def _known(values: Sequence[int], table: dict, where: str, expected: str) -> Non
     if unknown:
         shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
         raise Mistake(
-            f"every value of a mask must be a class. Received {shown} in {where}. {expected} and {UNLABELLED} (no class). "
+            f"every value of a mask must be a class. Received {shown} in {where}. {expected} and {UNLABELLED} (no "
+            "class). "
             "Correct the mask, or give the names of all classes."
         )
 

@@ -30,21 +30,22 @@ def coco(
 ) -> tuple[list[AnnotatedImage], list[Category]]:
     """Reads a COCO instances file.
 
-    Ids of images, categories and annotations may be numbers or text. A size that is missing or 0 is read from the image, a missing box from
-    the outline; a missing area is that of the box. Parts of an outline with fewer than three points are dropped.
+    Ids of images, categories and annotations may be numbers or text. A size that is missing or 0 is read from the
+    image, a missing box from the outline; a missing area is that of the box. Parts of an outline with fewer than three
+    points are dropped.
 
     Args:
       images: folder of the image files; `ImageFolder.find` says how names are looked up.
       annotations: path of `instances_*.json`.
-      problems: gets what is wrong: a box outside its image (cut), an empty one, an unknown category or image, a mask of another size, a
-        missing or wrong number (the object is left out).
+      problems: gets what is wrong: a box outside its image (cut), an empty one, an unknown category or image, a mask of
+        another size, a missing or wrong number (the object is left out).
       names: classes that get the numbers 1, 2, ... in this order; those of the file otherwise.
       exif: whether annotations belong to the image as displayed, by its EXIF orientation.
 
     Returns:
-      (list of `AnnotatedImage` in the file's order, those without objects among them; list of `Category`). Labels are the file's ids
-      where these are numbers from 1, as COCO's 1 to 90 with gaps: a model for them has 91 classes. Otherwise they are 1, 2, ... by id.
-      A category 0 that is the root of a Roboflow export is left out.
+      (list of `AnnotatedImage` in the file's order, those without objects among them; list of `Category`). Labels are
+      the file's ids where these are numbers from 1, as COCO's 1 to 90 with gaps: a model for them has 91 classes.
+      Otherwise they are 1, 2, ... by id. A category 0 that is the root of a Roboflow export is left out.
 
     Raises:
       Mistake: if the file is not COCO's JSON, or an id stands for two things.
@@ -74,21 +75,14 @@ def coco(
             continue
         if found is not None:
             objects[_key(entry["image_id"])].append(found)
-    return [
-        AnnotatedImage(
-            paths[key] or os.path.join(images, name),
-            numbers[key],
-            sizes[key],
-            tuple(objects[key]),
-            where=f"{annotations}: image {entry['id']}",
-            file_name=os.path.relpath(paths[key], images or ".") if paths[key] and not _remote(images) else name,
-        )
-        for key, (entry, name) in entries.items()
-    ], categories
-
-
-def _remote(path):
-    return "://" in path
+    found = []
+    for key, (entry, name) in entries.items():
+        path, below = paths[key] or os.path.join(images, name), name
+        if paths[key] and "://" not in images:
+            below = os.path.relpath(path, images or ".")
+        where = f"{annotations}: image {entry['id']}"
+        found.append(AnnotatedImage(path, numbers[key], sizes[key], tuple(objects[key]), where=where, file_name=below))
+    return found, categories
 
 
 def _parsed(path):
@@ -170,10 +164,8 @@ def _categories(listed, used, names, annotations, problems):
         return labels, [Category(label, name) for name, label in by_name.items()]
     labels = {key: _whole_number(key) for key in named}
     if not all(label and label <= _LARGEST for label in labels.values()):
-        if all(label is not None for label in labels.values()):
-            ordered = sorted(named, key=int)  # from 0, or above what a record holds
-        else:
-            ordered = list(named)
+        numeric = all(label is not None for label in labels.values())
+        ordered = sorted(named, key=int) if numeric else list(named)
         labels = {key: label for label, key in enumerate(ordered, 1)}
         problems.note(
             f"{annotations}: category ids are not whole numbers from 1; classes are numbered "
@@ -220,10 +212,12 @@ def _object(entry, sizes, labels, where, problems):
     if size is None:
         return None  # its image is reported by the writer
     outline = _outline(entry.get("segmentation"), where, problems)
-    if isinstance(outline, dict) and tuple(outline["size"]) != tuple(size):
-        expected = f"a mask must have the size of its image, {size}. Received {outline['size']}. Left out."
-        problems.add("mask size", where, expected)
-        return None
+    if isinstance(outline, dict):
+        if tuple(outline["size"]) != tuple(size):
+            expected = f"a mask must have the size of its image, {size}. Received {outline['size']}. Left out."
+            problems.add("mask size", where, expected)
+            return None
+        outline = _filled(outline, where, problems)
     x, y, width, height = _box(entry, outline)
     box = clipped((x, y, x + width, y + height), size, where, problems)
     if box is None:
@@ -276,13 +270,14 @@ def _outline(given, where, problems):
             lines = [lines]  # one polygon as a list of points
         lines = [_polygon(line) for line in lines]
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        what = f"a mask must be a list of polygons or run lengths: {error}. The object keeps its box alone."
-        problems.add("bad mask", where, what)
+        _drop_outline(error, where, problems)
         return None
     sound = [line for line in lines if len(line) >= 6 and len(line) % 2 == 0]
     stray = [line for line in lines if line and line not in sound]
     if stray:
-        problems.add("stray polygon", where, f"a polygon needs three points. Received {stray[0]}. That part is left out.")
+        problems.add(
+            "stray polygon", where, f"a polygon needs three points. Received {stray[0]}. That part is left out."
+        )
     return sound or None
 
 
@@ -294,14 +289,29 @@ def _polygon(line):
 
 def _run_lengths(given):
     size, counts = [int(number(side)) for side in given["size"]], given["counts"]
-    if len(size) != 2 or min(size) < 1 or max(size) > 1 << 16:
+    if len(size) != 2 or min(size) < 1:
         raise ValueError(f"size must be height and width. Received {given['size']!r}")
     if isinstance(counts, str) and counts.strip().startswith("["):
         counts = json.loads(counts)
-    if isinstance(counts, str):
-        run_lengths.decode({"size": size, "counts": counts})  # raises a ValueError where they do not fill the image
-        return {"size": size, "counts": counts}
-    counts = [int(number(count)) for count in counts]
-    if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
-        raise ValueError(f"counts must fill the image of {size}. Their sum is {sum(counts)}")
+    if not isinstance(counts, str):
+        counts = [int(number(count)) for count in counts]
     return {"size": size, "counts": counts}
+
+
+def _filled(outline, where, problems):
+    """Run lengths if they fill their image, None, reported, otherwise."""
+    counts = outline["counts"]
+    try:
+        if isinstance(counts, str):
+            run_lengths.decode(outline)
+        elif min(counts, default=0) < 0 or sum(counts) != outline["size"][0] * outline["size"][1]:
+            raise ValueError(f"counts must fill the image of {outline['size']}. Their sum is {sum(counts)}")
+    except ValueError as error:
+        _drop_outline(error, where, problems)
+        return None
+    return outline
+
+
+def _drop_outline(error, where, problems):
+    what = f"a mask must be a list of polygons or run lengths: {error}. The object keeps its box alone."
+    problems.add("bad mask", where, what)

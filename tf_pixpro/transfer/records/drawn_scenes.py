@@ -39,6 +39,10 @@ def scenes(
         for label, box, mask in zip(drawn.labels, drawn.boxes, drawn.masks):
             outline = run_lengths.encode(np.asfortranarray(mask.astype(np.uint8)))
             outline["counts"] = outline["counts"].decode()
-            annotated.append(ObjectAnnotation(int(label), tuple(map(float, box)), float(mask.sum()), segmentation=outline))
-        images.append(AnnotatedImage(paths[0], number + 1, tuple(size), tuple(annotated), classes=paths[1], where=paths[0]))
+            annotated.append(
+                ObjectAnnotation(int(label), tuple(map(float, box)), float(mask.sum()), segmentation=outline)
+            )
+        images.append(
+            AnnotatedImage(paths[0], number + 1, tuple(size), tuple(annotated), classes=paths[1], where=paths[0])
+        )
     return images, [Category(label, name) for label, name in enumerate(CLASS_NAMES, 1)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -54,8 +53,9 @@ def tf_example(
       exif, bits: as in `image_files.stored_image`.
 
     Returns:
-      A `tf.train.Example` with image/encoded, image/height, image/width, image/source_id; image/object/bbox/{xmin,xmax,ymin,ymax}
-      (fractions), class/label, area, is_crowd and, with outlines, mask (PNG); image/segmentation/class/encoded (PNG).
+      A `tf.train.Example` with image/encoded, image/height, image/width, image/source_id;
+      image/object/bbox/{xmin,xmax,ymin,ymax} (fractions), class/label, area, is_crowd and, with outlines, mask (PNG);
+      image/segmentation/class/encoded (PNG).
 
     Raises:
       Mistake: if a mask holds values that are no class.
@@ -109,7 +109,8 @@ def _image(image, content, exif, bits):
             turned = " If it was annotated without its EXIF orientation, pass --exif=ignore."
         raise _LeftOut(
             "wrong size",
-            f"an image must have the size of its annotation, {tuple(image.size)}. Received {size} (height, width).{turned}",
+            f"an image must have the size of its annotation, {tuple(image.size)}. Received {size} (height, "
+            f"width).{turned}",
         )
     return encoded, kind, size
 
@@ -150,7 +151,7 @@ def _object_features(objects, size, problems):
     return features
 
 
-def outline_mask(segmentation: dict | Sequence, size: tuple[int, int]) -> np.ndarray:
+def outline_mask(segmentation: dict | list, size: tuple[int, int]) -> np.ndarray:
     """COCO's polygons or run lengths as a mask [height, width] uint8 of 0 and 1."""
     height, width = size
     if isinstance(segmentation, list):

@@ -1,4 +1,4 @@
-"""Image files of a data set: found by the names that annotations use, measured, and stored as Model Garden can read them."""
+"""Image files of a data set: found by the names in annotations, measured, and stored as Model Garden reads them."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ class ImageFolder:
     def find(self, name: str) -> Optional[str]:
         """The path of the file that an annotation names, or None.
 
-        The name counts as it is first. Then backslashes are separators, a URL or a path of another machine (absolute, or one that
-        begins with '..') is shortened from its beginning until a file is found, and of another relative path only the beginning
-        that repeats the end of the folder's own path is dropped. The case of the last part may differ where that is unambiguous.
+        The name counts as it is first. Then backslashes are separators, a URL or a path of another machine (absolute,
+        or one that begins with '..') is shortened from its beginning until a file is found, and of another relative
+        path only the beginning that repeats the end of the folder's own path is dropped. The case of the last part may
+        differ where that is unambiguous.
         """
         for candidate in self._candidates(name):
             path = self._existing(candidate)
@@ -63,7 +64,8 @@ class ImageFolder:
     def listing(self, below: str = "") -> dict:
         """Lower-case name -> names of the files in a folder below this one; empty if there is none."""
         if below not in self._listings:
-            folder, names = os.path.join(self.path, below) if below else self.path, {}
+            folder = os.path.join(self.path, below) if below else self.path
+            names: dict[str, list[str]] = {}
             if tf.io.gfile.isdir(folder or "."):
                 for name in sorted(tf.io.gfile.listdir(folder or ".")):
                     names.setdefault(name.rstrip("/").lower(), []).append(name.rstrip("/"))
@@ -138,8 +140,8 @@ def stored_image(image_bytes: bytes, exif: bool = True, bits: int = 16) -> tuple
       bits: how many of 16 bits per channel are used.
 
     Returns:
-      (bytes, 'jpeg' or 'png', (height, width)). A JPEG or PNG file of 8-bit grey or colours without an orientation is kept to the byte;
-      anything else is decoded as `tf_pixpro.views.decode` does and stored as PNG without loss.
+      (bytes, 'jpeg' or 'png', (height, width)). A JPEG or PNG file of 8-bit grey or colours without an orientation is
+      kept to the byte; anything else is decoded as `tf_pixpro.views.decode` does and stored as PNG without loss.
 
     Raises:
       Mistake: if the bytes cannot be decoded, or hold more pixels than `decode.MAX_PIXELS`.

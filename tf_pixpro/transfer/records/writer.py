@@ -1,4 +1,4 @@
-"""Annotated images to TFRecords: a set is replaced as a whole, a stopped conversion is resumed, and scores find its annotations beside it."""
+"""Annotated images to TFRecords: a set is replaced as a whole, and a stopped conversion is resumed."""
 
 from __future__ import annotations
 
@@ -34,34 +34,37 @@ def write_records(
 ) -> dict:
     """Writes a data set as Model Garden reads it.
 
-    An earlier set of that name is replaced at the end, all its files together. Shards that hold the same already, by the contents of
-    images and masks, the annotations and the options, are kept, of an earlier set as of a conversion that was stopped.
+    An earlier set of that name is replaced at the end, all its files together. Shards that hold the same already, by
+    the contents of images and masks, the annotations and the options, are kept, of an earlier set as of a conversion
+    that was stopped.
 
     Args:
       images: list of `AnnotatedImage`; number i goes into shard i % shards. Broken ones are reported and left out.
       categories: list of `Category`.
-      folder: gets NAME-00000-of-00008.tfrecord and so on, NAME.json (checksums, counts, categories) and NAME_annotations.json (the
-        same annotations as one COCO file, with `difficult`, which the evaluators read).
+      folder: gets NAME-00000-of-00008.tfrecord and so on, NAME.json (checksums, counts, categories) and
+        NAME_annotations.json (the same annotations as one COCO file, with `difficult`, which the evaluators read).
       name: of the set, such as 'train'; letters, digits, _ and .
-      problems: gets what is wrong: a missing or unreadable image, one of another size than its annotation or mask (all left out), an
-        object's mask of another size (the object is left out), an object without an outline among others (see `outlined`).
+      problems: gets what is wrong: a missing or unreadable image, one of another size than its annotation or mask (all
+        left out), an object's mask of another size (the object is left out), an object without an outline among others
+        (see `outlined`).
       shards: files to write.
       progress: whether to draw a progress bar on stderr.
       exif: whether images are stored upright, by their EXIF orientation.
       bits: how many of 16 bits per channel are used.
 
     Returns:
-      What NAME.json holds: 'images', 'objects', 'problems' {kind: count}, 'lines', 'notes', 'shards' {file: {'sha256', 'numbers', ...}},
-      'categories'.
+      What NAME.json holds: 'images', 'objects', 'problems' {kind: count}, 'lines', 'notes', 'shards' {file: {'sha256',
+      'numbers', ...}}, 'categories'.
 
     Raises:
-      Mistake: if there is nothing to write, with the first reasons; if the name or the classes do not fit the other sets in the folder;
-        or at the first problem if `problems.strict`.
+      Mistake: if there is nothing to write, with the first reasons; if the name or the classes do not fit the other
+        sets in the folder; or at the first problem if `problems.strict`.
     """
     check_name(name)
     if not images or shards < 1:
         raise Mistake(
-            f"images and a shard are needed. Received {len(images)} images and shards={shards}. {problems.summary()}".strip()
+            f"images and a shard are needed. Received {len(images)} images and shards={shards}. "
+            f"{problems.summary()}".strip()
         )
     check_categories(categories, folder, name)
     images = outlined(images, problems)
@@ -104,8 +107,8 @@ def write_records(
 def outlined(images: Sequence[AnnotatedImage], problems: Problems) -> list[AnnotatedImage]:
     """Images of which every object has an outline, if any object of the set has one.
 
-    Model Garden's Mask R-CNN takes as many masks as boxes. An object of which only the box is known gets this box as its outline, and is
-    reported.
+    Model Garden's Mask R-CNN takes as many masks as boxes. An object of which only the box is known gets this box as
+    its outline, and is reported.
     """
     if not any(one.segmentation is not None for image in images for one in image.objects):
         return list(images)
@@ -121,7 +124,7 @@ def outlined(images: Sequence[AnnotatedImage], problems: Problems) -> list[Annot
 
 
 class _Set:
-    """The files of a set: what is there, what is being written in a folder .NAME.partial, and the change from one to the other."""
+    """The files of a set, and those that are being written to replace them, in a folder .NAME.partial."""
 
     def __init__(self, folder, name):
         self.folder, self.name = folder, name
@@ -158,7 +161,10 @@ class _Set:
             tf.io.gfile.rmtree(self._staging)
 
     def publish(self, done, summary, annotations):
-        """Replaces the set. A kill in between leaves it without NAME.json, and the next start completes it from the shards that are there."""
+        """Replaces the set.
+
+        A kill in between leaves it without NAME.json; the next start completes it from the shards that are there.
+        """
         manifest, coco = (self._path(f"{self.name}{ending}.json") for ending in ("", "_annotations"))
         changed = set(self._before) != set(done) or any(
             tf.io.gfile.exists(os.path.join(self._staging, file)) for file in done

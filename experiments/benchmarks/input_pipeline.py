@@ -173,7 +173,7 @@ def operation_costs(images: Sequence[bytes], size: tuple[int, int]) -> list[tupl
         "gray": (augment.gray, planes, one.gray + two.gray),
         "blur": (lambda x: augment.blurred(x, 1.5), planes, one.blur + two.blur),
         "solarize": (augment.solarized, planes, one.solarize + two.solarize),
-        "normalise, back to [h, w, 3]": (augment.interleaved, planes, 2),
+        "normalize, back to [h, w, 3]": (augment.interleaved, planes, 2),
     }  # fmt: skip
     return [(name, _milliseconds(function, value), times) for name, (function, value, times) in operations.items()]
 

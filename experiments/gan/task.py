@@ -6,16 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
-import numpy as np
 import tensorflow as tf
 from official.core import base_task
-from official.modeling import performance
 
 from experiments.gan import scores
 from tf_evonorm.layers.conditional import SpectralNormalization
 from tf_evonorm.mistakes import Mistake
 from tf_pixpro.train import loop
-from tf_pixpro.train.task import NonFiniteSteps
+from tf_pixpro.train.task import ObjectTask, built_optimizer, collected, gathered, update_metrics
 
 _LOGGED = ("discriminator_loss", "generator_loss", "discriminator_gradient_norm", "generator_gradient_norm")
 
@@ -59,7 +57,7 @@ class Adversaries(tf.Module):
         self.discriminator_optimizer: Any = None
 
 
-class AdversarialTask(base_task.Task):
+class AdversarialTask(ObjectTask, base_task.Task):
     """BigGAN's training as a Model Garden task.
 
     A step is `discriminator_steps` steps of the discriminator, each on its own images, and one step of the generator.
@@ -119,18 +117,12 @@ class AdversarialTask(base_task.Task):
         self, optimizer_config: Any = None, runtime_config: Any = None, dp_config: Any = None
     ) -> tf.keras.optimizers.Optimizer:
         """Builds both optimizers and returns the generator's; the discriminator's belongs to the `Adversaries`."""
-        made = []
         networks = (self._networks.generator, self._networks.discriminator)
-        for optimizer, network in zip(self._make_optimizers(), networks):
-            if runtime_config is not None and runtime_config.mixed_precision_dtype == "float16":
-                optimizer = performance.configure_optimizer(optimizer, True, runtime_config.loss_scale)
-            optimizer.build(network.trainable_weights)
-            made.append(optimizer)
-        generators, self._networks.discriminator_optimizer = made
+        generators, self._networks.discriminator_optimizer = (
+            built_optimizer(optimizer, network.trainable_weights, runtime_config)
+            for optimizer, network in zip(self._make_optimizers(), networks)
+        )
         return generators
-
-    def initialize(self, model: Adversaries) -> None:
-        """Loads nothing: a run starts from its own weights."""
 
     def build_inputs(self, params: Any, input_context: Optional[tf.distribute.InputContext] = None) -> tf.data.Dataset:
         if params.is_training:
@@ -142,8 +134,9 @@ class AdversarialTask(base_task.Task):
         return self._scores.images(input_context)
 
     def build_metrics(self, training: bool = True) -> list[tf.keras.metrics.Metric]:
-        metrics = [tf.keras.metrics.Mean(name) for name in _LOGGED] if training else []
-        return [*metrics, NonFiniteSteps()] if training else []
+        """Means of both losses and gradient norms in training, with `NonFiniteSteps`."""
+        means = [tf.keras.metrics.Mean(name) for name in _LOGGED] if training else []
+        return [*means, *super().build_metrics(training)]
 
     def train_step(
         self,
@@ -163,12 +156,7 @@ class AdversarialTask(base_task.Task):
         logs["generator_loss"], logs["generator_gradient_norm"] = self._generator_step(rows, model, optimizer)
         self._average(model, optimizer)
         self._count_collapsed(model, hinge)
-        scaled = hasattr(optimizer, "get_scaled_loss")  # gradients may overflow then, and the step is skipped
-        for metric in metrics or ():
-            if isinstance(metric, NonFiniteSteps):
-                metric.update_state(*(value for name, value in logs.items() if not (scaled and "norm" in name)))
-            else:
-                metric.update_state(logs[metric.name])
+        update_metrics(metrics, logs, _LOGGED, optimizer)
         return {self.loss: hinge}
 
     def _discriminator_step(self, rows: dict, model: Adversaries) -> tuple[tf.Tensor, tf.Tensor]:
@@ -211,18 +199,14 @@ class AdversarialTask(base_task.Task):
         generated = model.average([inputs["latent"], inputs["label"]], training=False)
         real, _ = self._judge(inputs["image"])
         features, probabilities = self._judge(generated)
-        logs = {"real": real, "features": features, "probabilities": probabilities}
-        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
-            # The only strategy whose other replicas this process does not see.
-            logs = tf.distribute.get_replica_context().all_gather(tf.nest.map_structure(tf.identity, logs), axis=0)
-        return logs
+        return gathered({"real": real, "features": features, "probabilities": probabilities})
 
     def aggregate_logs(self, state: Any = None, step_outputs: Any = None) -> tuple:
         """Adds the features of one step to the streaming statistics."""
         state = state or (scores.Moments(), scores.Moments(), scores.InceptionScore(self._scores.splits))
-        replicas = 1 if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy) else None
+        rows = collected(step_outputs)
         for statistic, name in zip(state, ("real", "features", "probabilities")):
-            statistic.update(np.concatenate([value.numpy() for value in step_outputs[name][:replicas]]))
+            statistic.update(rows[name])
         return state
 
     def reduce_aggregated_logs(self, aggregated_logs: tuple, global_step: Any = None) -> dict[str, float]:

@@ -85,7 +85,7 @@ class Runs:
         return found
 
     def _files(self, row: str, column: Any) -> Iterator[tuple[int, pathlib.Path]]:
-        seed = re.compile(re.escape(str(self.path(row, column, "SEED"))).replace("SEED", r"(\d+)"))
+        seed = re.compile(re.escape(str(self.path(row, column, "@seed@"))).replace("@seed@", r"(\d+)"))
         for path in self.folder.glob(self.pattern.format(row=row, column=column, seed="*")):
             match = seed.fullmatch(str(path))
             if match:

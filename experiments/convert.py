@@ -19,10 +19,10 @@ from ml_collections import config_flags
 from official.core import config_definitions
 from official.modeling import performance
 
+from experiments.builders.pretext import optimizer, pretext_model
 from experiments.configs.pretrain import pixpro_r50_imagenet
 from experiments.launch import session as sessions
 from experiments.launch.schedule import Schedule
-from experiments.pretrain import optimizer, pretext_model
 from tf_evonorm.atomic import whole
 from tf_evonorm.backbones import resnet
 from tf_pixpro import save_backbone

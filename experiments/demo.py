@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from ml_collections import config_flags
 from PIL import Image
 
-from experiments import pretrain
+from experiments.builders import pretext
 from experiments.launch import session as sessions
 from experiments.studies import few_labels
 from tf_pixpro import data, export_encoder, load_backbone, positive_mask
@@ -39,7 +39,7 @@ def demo(config, workdir: str, images=None) -> dict:
     source = plan(config, images)
     session = sessions.start_session(config, os.path.join(workdir, "pretrain"), "train")
     print(f"1. Pre-training on {images or 'synthetic scenes, without their labels'}", flush=True)
-    model, _ = pretrain.main(session)
+    model, _ = pretext.experiment(session).start()
     examples, rows = ({}, {}) if images else compare(config, session.workdir, workdir)
     figure, saved = os.path.join(workdir, "demo.png"), os.path.join(workdir, "saved_model")
     draw(pretext_pictures(model, config, source), examples, figure)
@@ -101,7 +101,7 @@ def compare(config, pretrained: str, workdir: str):
         train = few_labels.labelled_scenes(labels.scenes, labels.size, seed=config.seed + 1000 + seed)
         for start, scores in rows.items():
             tf.keras.utils.set_random_seed(seed)
-            encoder = pretrain.pretext_model(config, steps=None).encoder
+            encoder = pretext.pretext_model(config, steps=None).encoder
             if start == "pre-trained":
                 load_backbone(encoder, pretrained)
             model = few_labels.segmenter(encoder, config.model.level, labels.size)
@@ -131,7 +131,7 @@ def table_of(rows) -> str:
 
 def pretext_pictures(model, config, source) -> list:
     """Corresponding cells of two views, and what a cell resembles in both, [h, w, 3] uint8 each, of the image with most pairs."""
-    views = next(iter(pretrain.views(config, source, min(32, source.num_examples))))
+    views = next(iter(pretext.views(config, source, min(32, source.num_examples))))
     maps = [model.project(views[name], training=False) for name in ("view1", "view2")]
     cells = maps[0].shape[1:3]
     pairs = tf.reduce_sum(tf.cast(positive_mask(views["box1"], views["box2"], cells, model.distance), tf.int32), [1, 2])

@@ -14,10 +14,10 @@ import os
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.classify import restored
+from experiments.builders.classifier import restored
+from experiments.builders.generator import export_synthesis
+from experiments.builders.pretext import pretext_encoder
 from experiments.launch import session as sessions
-from experiments.pretrain import pretext_encoder
-from experiments.synthesize import export_synthesis
 from tf_pixpro import export_encoder
 from tf_pixpro.export import export_classifier
 

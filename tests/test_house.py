@@ -36,9 +36,9 @@ LAW = {
     ),
     "experiments": (
         ("launch",),
-        ("configs",),
+        ("configs", "gan"),
         ("builders",),
-        ("gan", "studies"),
+        ("studies",),
         ("benchmarks",),
         ("",),
     ),

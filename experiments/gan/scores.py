@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any, Callable
 
 import numpy as np
 import tensorflow as tf
 
-from experiments.launch import session as sessions
 from tf_evonorm.mistakes import Mistake
-from tf_pixpro.views.augment import normalized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,38 +25,6 @@ class FeatureNetwork:
     make: Callable[[], Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]
     distance: str
     score: str
-
-
-def classifier_network(workdir: str, name: str = "") -> FeatureNetwork:
-    """Returns the pooled features and probabilities of a classifier that `experiments.classify` has trained.
-
-    Args:
-      workdir: folder of the run, or its `best` below it.
-      name: suffix of the names of the metrics; the name of the backbone by default.
-
-    Raises:
-      FileNotFoundError: if the folder is not that of a run that has stored its classifier.
-    """
-    from experiments import classify  # Model Garden's vision part takes ten seconds to import
-
-    folder = workdir.rstrip("/")
-    homes = (home for home in (folder, os.path.dirname(folder)) if tf.io.gfile.exists(f"{home}/config.json"))
-    config = sessions.recorded(next(homes, folder))
-    size = tuple(config.evaluation.get("size") or config.views.size)
-
-    def make() -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-        classifier, _ = classify.restored(config, folder)
-        features = tf.keras.Model(classifier.inputs, [classifier.layers[-1].input, classifier.output])
-
-        def judge(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            views = tf.image.resize(normalized((images + 1) * 127.5), size)
-            pooled, logits = features(views, training=False)
-            return tf.cast(pooled, tf.float32), tf.nn.softmax(tf.cast(logits, tf.float32))
-
-        return judge
-
-    name = name or config.backbone.get("name", "classifier")
-    return FeatureNetwork(make, f"frechet_distance_{name}", f"inception_score_{name}")
 
 
 def inception_network(weights: str = "imagenet") -> FeatureNetwork:

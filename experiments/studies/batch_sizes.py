@@ -18,7 +18,7 @@ import statistics
 
 import tensorflow as tf
 
-from experiments import classify
+from experiments.builders import classifier
 from experiments.configs.classify import evonorm_r20_cifar10
 from experiments.launch import session as sessions
 from tf_evonorm.atomic import whole
@@ -72,7 +72,7 @@ def run(folder: pathlib.Path, source: str, layer: str, batch: int, seed: int, ep
     config.trainer.update(steps_per_loop=250, checkpoint_epochs=epochs, evaluation_epochs=epochs, max_to_keep=1)
     print(f"{layer}, batch {batch}, seed {seed}", flush=True)
     try:
-        _, results = classify.main(sessions.start_session(config, str(folder)))
+        _, results = classifier.experiment(sessions.start_session(config, str(folder))).start()
         accuracy = results["accuracy"]
     except FloatingPointError as error:
         print(error)

@@ -21,7 +21,7 @@ import statistics
 import numpy as np
 import tensorflow as tf
 
-from experiments import synthesize
+from experiments.builders import generator
 from experiments.configs.synthesize import biggan_32_cifar10
 from experiments.launch import session as sessions
 from tf_evonorm.atomic import whole
@@ -75,7 +75,7 @@ def run(folder: pathlib.Path, layer: str, seed: int, options):
     print(f"{layer}, seed {seed}", flush=True)
     result = {}
     try:
-        _, scores = synthesize.main(sessions.start_session(config, str(folder)))
+        _, scores = generator.experiment(sessions.start_session(config, str(folder))).start()
         result = {name: scores[name] for name in SCORES}
     except FloatingPointError as error:
         print(error)

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from experiments import classify, pretrain, transfer
+from experiments.builders import classifier, detector, pretext
 from experiments.configs.classify import linear_r18_photos
 from experiments.configs.pretrain import compare_r18_photos
 from experiments.configs.transfer import camvid_fcn_r18
@@ -103,7 +103,7 @@ def pretrained(folder: pathlib.Path, task: str, seed: int, options) -> str:
         if not options.smoke:
             config.source.path, config.schedule.epochs = options.source, options.epochs
             config.encoder.width = options.width
-        start(pretrain.main, config, folder, seed, "train")
+        start(pretext.experiment, config, folder, seed, "train")
         tidy(folder, "ckpt-*")
     return str(folder / "backbone")
 
@@ -116,7 +116,11 @@ def judged(folder: pathlib.Path, measure: str, init: str, seed: int, options) ->
             config.source.path, config.backbone.width = options.source, options.width
             config.schedule.epochs *= options.judging
         config.init = init
-        return neighbours(config, seed) if measure == "knn" else start(classify.main, config, folder, seed)["accuracy"]
+        return (
+            neighbours(config, seed)
+            if measure == "knn"
+            else start(classifier.experiment, config, folder, seed)["accuracy"]
+        )
     variant = "probe" if measure == "probe" else ""
     config = camvid_fcn_r18.get_config(f"{variant}-smoke".strip("-") if options.smoke else variant)
     if not options.smoke:
@@ -125,7 +129,7 @@ def judged(folder: pathlib.Path, measure: str, init: str, seed: int, options) ->
         config.encoder.width = options.width
         config.schedule.steps = round(options.judging * config.schedule.steps)
     config.init = init
-    return start(transfer.main, config, folder, seed)["mean_iou"]
+    return start(detector.experiment, config, folder, seed)["mean_iou"]
 
 
 def start(binary, config, folder: pathlib.Path, seed: int, mode="train_and_eval") -> dict:
@@ -134,7 +138,7 @@ def start(binary, config, folder: pathlib.Path, seed: int, mode="train_and_eval"
     logger = logging.get_absl_logger()
     handlers = list(logger.handlers)
     try:
-        _, results = binary(sessions.start_session(config, str(folder), mode))
+        _, results = binary(sessions.start_session(config, str(folder), mode)).start()
     finally:
         logger.handlers[:] = handlers  # the log of this run is none of the next
     tf.keras.backend.clear_session()
@@ -145,7 +149,7 @@ def start(binary, config, folder: pathlib.Path, seed: int, mode="train_and_eval"
 def neighbours(config, seed: int) -> float:
     """k-NN accuracy of frozen features, without augmentation."""
     tf.keras.utils.set_random_seed(seed)
-    encoder = classify.model(config, 1).backbone.encoder
+    encoder = classifier.model(config, 1).backbone.encoder
     if config.init:
         load_backbone(encoder, config.init)
     pooled = tf.function(lambda images: tf.reduce_mean(encoder(images, training=False)["5"], axis=[1, 2]))

@@ -17,6 +17,7 @@ import tensorflow as tf
 from absl import logging
 from ml_collections import ConfigDict
 
+from experiments.builders.run import Run
 from experiments.launch import session as sessions
 from tf_evonorm.atomic import whole
 
@@ -93,7 +94,7 @@ class Runs:
 
 
 def train(
-    run: Callable[[sessions.Session], tuple],
+    experiment: Callable[[sessions.Session], Run],
     config: ConfigDict,
     folder: pathlib.Path,
     seed: int,
@@ -102,7 +103,7 @@ def train(
     """Runs one experiment in this process.
 
     Args:
-      run: session -> (model, results).
+      experiment: of a builder, session -> `Run`.
       config: of the experiment; its seed is set.
       folder: folder of the run; an interrupted run in it is resumed.
       seed: of the run.
@@ -116,7 +117,7 @@ def train(
     logger = logging.get_absl_logger()
     handlers = list(logger.handlers)
     try:
-        _, results = run(sessions.start_session(config, str(folder), mode))
+        _, results = experiment(sessions.start_session(config, str(folder), mode)).start()
     finally:
         logger.handlers[:] = handlers  # the log of this run gets no lines of the next one
     return results

@@ -8,6 +8,7 @@ import tensorflow as tf
 from official.modeling import optimization
 
 from experiments import classify
+from experiments.builders import classifier
 from experiments.export import export
 from experiments.launch import session
 from experiments.launch.schedule import Schedule
@@ -25,7 +26,7 @@ def config_of(name, variant=""):
 def rates(config, images, at):
     """Learning rates by epoch."""
     schedule = Schedule(images=images, **config.schedule)
-    factory = optimization.OptimizerFactory(optimization.OptimizationConfig(classify.optimization(config, schedule)))
+    factory = optimization.OptimizerFactory(optimization.OptimizationConfig(classifier.optimization(config, schedule)))
     rate = factory.build_learning_rate()
     return [float(rate(int(epoch * schedule.epoch))) for epoch in at]
 
@@ -47,18 +48,18 @@ def test_the_mobile_recipe():
 
 def test_cosine_and_constant_rates():
     schedule = Schedule(images=100, batch=10, epochs=10, base_rate=25.6, warmup_epochs=2)
-    cosine = classify.learning_rate(schedule)
+    cosine = classifier.learning_rate(schedule)
     assert cosine["cosine"] == {"initial_learning_rate": 1.0, "decay_steps": 80, "offset": 20}
-    assert classify.learning_rate(schedule, "constant")["constant"] == {"learning_rate": 1.0}
+    assert classifier.learning_rate(schedule, "constant")["constant"] == {"learning_rate": 1.0}
     with pytest.raises(ValueError, match=r"must be cosine, step, exponential or constant\. Received kind='linear'"):
-        classify.learning_rate(schedule, "linear")
+        classifier.learning_rate(schedule, "linear")
 
 
 @pytest.mark.parametrize("name, layer", [*((name, "default") for name in NAMES), (NAMES[-1], "evonorm_s0")])
 def test_every_config_builds_a_model(name, layer):
     config = config_of(name, "smoke")
     config.norm_act.layer = layer
-    model = classify.model(config, 7)
+    model = classifier.model(config, 7)
     assert model.output_shape == (None, 7)
     layers = {type(weighted).__name__ for weighted in model.backbone.layers}
     assert ("EvoNormS0" in layers) == (layer == "evonorm_s0")
@@ -72,7 +73,7 @@ def test_averages_are_evaluated_kept_and_served(tmp_path):
     _, results = classify.main(session.start_session(config, workdir))
     assert loop.latest_step(workdir) == 4
 
-    kept, names = classify.restored(config, workdir)
+    kept, names = classifier.restored(config, workdir)
     held_out = data.source(**{**config.source, **config.held_out})
     rows = data.labelled_dataset(held_out, config.views.size, batch=16, margin=config.evaluation.margin)
     batch = next(iter(rows))
@@ -109,9 +110,9 @@ def test_mistakes_are_told(tmp_path):
     config = config_of("evonorm_r20_cifar10", "smoke")
     config.backbone.name = "vgg"
     with pytest.raises(ValueError, match=r"backbone\.name must be one of efficientnet, .* Received 'vgg'"):
-        classify.model(config, 10)
+        classifier.model(config, 10)
     with pytest.raises(FileNotFoundError, match="a classifier is kept at the end of training"):
-        classify.restored(config, str(tmp_path))
+        classifier.restored(config, str(tmp_path))
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ from reference import channels_last, notes
 
 import tf_evonorm
 from experiments import convert
+from experiments.builders.pretext import optimizer, pretext_model
 from experiments.launch import session
-from experiments.pretrain import optimizer, pretext_model
 from tf_pixpro import load_backbone
 from tf_pixpro.checkpoints import pth, pytorch_names
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import pretrain, transfer
+from experiments import transfer
+from experiments.builders import detector, pretext
 from experiments.configs.pretrain import pixpro_fpn_r50_imagenet, pixpro_retinanet_r50_imagenet
 from experiments.configs.transfer import (
     camvid_fcn_r18,
@@ -19,8 +20,8 @@ from tf_pixpro import save_backbone
 
 def task_of(config):
     config.train_data.input_path = config.validation_data.input_path = "records/none-*"
-    schedule = session.build(transfer.Schedule, "schedule", config.schedule)
-    return transfer.make_task(config, schedule, transfer.task_params(config, schedule))
+    schedule = session.build(detector.Schedule, "schedule", config.schedule)
+    return detector.make_task(config, schedule, detector.task_params(config, schedule))
 
 
 def test_a_probe_is_one_convolution_on_an_encoder_that_stays(tmp_path):
@@ -71,7 +72,7 @@ def test_the_probe_differs_from_the_protocol_in_the_head_alone():
     ],
 )
 def test_a_detector_starts_from_every_part_that_was_pretrained(pretraining, detection, parts, tmp_path):
-    encoder = pretrain.pretext_encoder(pretraining.get_config("smoke"))
+    encoder = pretext.pretext_encoder(pretraining.get_config("smoke"))
     for number, weight in enumerate(encoder.weights):
         weight.assign(tf.random.stateless_uniform(weight.shape, [number, 3], 0.1, 1.0))
     config = detection.get_config("smoke")

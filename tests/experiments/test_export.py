@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from experiments.builders.pretext import pretext_encoder, pretext_model
 from experiments.configs.pretrain import compare_r18_photos, pixpro_r18_photos
 from experiments.export import export
-from experiments.pretrain import pretext_encoder, pretext_model
 from tf_pixpro import save_backbone
 
 

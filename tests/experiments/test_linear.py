@@ -6,6 +6,7 @@ import tensorflow as tf
 from official.modeling import optimization
 
 from experiments import classify
+from experiments.builders import classifier
 from experiments.configs.classify import linear_r18_photos, linear_r50_imagenet
 from experiments.launch import session
 from experiments.launch.schedule import Schedule
@@ -18,7 +19,7 @@ def test_the_protocol():
     config = linear_r50_imagenet.get_config()
     schedule = Schedule(images=1281167, **config.schedule)
     assert (schedule.batch, schedule.epoch, schedule.steps) == (256, 5004, 500400)
-    made = optimization.OptimizerFactory(optimization.OptimizationConfig(classify.optimization(config, schedule)))
+    made = optimization.OptimizerFactory(optimization.OptimizationConfig(classifier.optimization(config, schedule)))
     rate, expected = made.build_learning_rate(), WarmupCosine(30.0, 500400, 5 * 5004)
     steps = [0, 1, 5004, 25020, 25021, 250000, 500399]
     np.testing.assert_allclose([rate(s) for s in steps], [expected(s) for s in steps], rtol=1e-4, atol=1e-7)
@@ -49,7 +50,7 @@ def test_the_encoder_comes_out_as_it_went_in(tmp_path):
         np.testing.assert_array_equal(one, other, err_msg=one.name)
     assert np.abs(model.layers[-1].bias).max() > 0  # zero at first
 
-    restored, _ = classify.restored(config, workdir)
+    restored, _ = classifier.restored(config, workdir)
     rows = data.labelled_dataset(data.source(**{**config.source, **config.held_out}), config.views.size, batch=7)
     (batch,) = list(rows)  # seven images, which batches of four do not divide
     right = tf.argmax(restored(batch["image"], training=False), -1).numpy() == batch["label"].numpy()
@@ -63,6 +64,6 @@ def test_the_authors_mode_moves_the_statistics(module, tmp_path):
     config = module.get_config("smoke")
     config.freeze.mode = "training"
     model, results = classify.main(session.start_session(config, str(tmp_path)))
-    fresh = {w.name: w.numpy() for w in classify.model(config, 8).backbone.encoder.weights}
+    fresh = {w.name: w.numpy() for w in classifier.model(config, 8).backbone.encoder.weights}
     moved = [w.name for w in model.backbone.encoder.weights if "moving_mean" in w.name and np.any(w.numpy() != 0)]
     assert len(moved) == sum("moving_mean" in name for name in fresh) and 0 <= results["accuracy"] <= 1

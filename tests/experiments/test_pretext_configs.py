@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import pretrain
+from experiments.builders import pretext
 from experiments.configs.pretrain import (
     byol_r50_imagenet,
     compare_r18_photos,
@@ -16,6 +16,7 @@ from experiments.configs.pretrain import (
     simclr_r50_imagenet,
 )
 from experiments.launch import session
+from experiments.launch.schedule import Schedule
 from tf_pixpro import BYOL, PixContrast, PixPro, SimCLR
 
 # Config -> its model's class, whether it has a pixel term, its instance term, how many maps it reads.
@@ -47,15 +48,15 @@ SLOW = [pytest.param(module, marks=pytest.mark.slow) for module in IMAGENET if m
 def test_smoke_variants_learn(module):
     kind, pixels, instance, maps = IMAGENET[module]
     config = module.get_config("smoke")
-    model = pretrain.pretext_model(config, 4)
+    model = pretext.pretext_model(config, 4)
     assert type(model) is kind and bool(model.pixel_weight) is pixels and len(model.levels) == maps
     assert isinstance(model.instance, instance) if instance else model.instance is None
     with tf.GradientTape() as tape:
         logs = model.pretext_loss(batch())
     slope = tape.gradient(logs["loss"], model.encoder.trainable_weights[0])
     assert np.isfinite(logs["loss"]) and np.abs(slope).max() > 0
-    schedule = session.build(pretrain.Schedule, "schedule", config.schedule, images=16)
-    session.build(pretrain.evaluation, "evaluation", config.evaluation, config=config, schedule=schedule)
+    schedule = session.build(Schedule, "schedule", config.schedule, images=16)
+    session.build(pretext.evaluation, "evaluation", config.evaluation, config=config, schedule=schedule)
 
 
 @pytest.mark.parametrize("module", IMAGENET, ids=name)
@@ -80,7 +81,7 @@ def test_the_compared_tasks_share_everything_else(task):
     config, pixpro = (compare_r18_photos.get_config(variant) for variant in (task, "pixpro"))
     for section in ("source", "views", "norm_act", "encoder", "schedule", "optimizer", "evaluation", "trainer"):
         assert config[section] == pixpro[section], section
-    model = pretrain.pretext_model(compare_r18_photos.get_config(f"{task}-smoke"), 4)
+    model = pretext.pretext_model(compare_r18_photos.get_config(f"{task}-smoke"), 4)
     assert np.isfinite(model.pretext_loss(batch(96), training=False)["loss"])
 
 
@@ -92,8 +93,8 @@ def test_wrong_names_are_told():
     with pytest.raises(
         ValueError, match=r"config\.model\.name must be one of pixpro, pixcontrast\. Received 'pixcontrat'"
     ):
-        pretrain.pretext_model(config, 1)
+        pretext.pretext_model(config, 1)
     config = byol_r50_imagenet.get_config("smoke")
     config.instance.temprature = 1
     with pytest.raises(ValueError, match=r"config\.instance holds arguments of BYOL.*temprature"):
-        pretrain.pretext_model(config, 1)
+        pretext.pretext_model(config, 1)

@@ -12,11 +12,11 @@ import pytest
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from experiments import pretrain
+from experiments.builders import pretext
 from experiments.configs.pretrain import pixpro_r18_photos, pixpro_r50_imagenet
 from experiments.launch import session
 from experiments.launch.schedule import Schedule
-from tf_pixpro import LARS
+from tf_pixpro import LARS, data
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = "experiments/configs/"
@@ -45,7 +45,7 @@ def test_the_authors_recipe(variant, steps):
     schedule = session.build(Schedule, "schedule", config.schedule, images=1281167)
     assert (schedule.batch, schedule.steps, schedule.rate.warmup_steps) == (1024, steps, 5 * 1251)
     assert schedule.rate.peak == 4.0
-    optimizer = pretrain.optimizer(config, schedule)
+    optimizer = pretext.optimizer(config, schedule)
     assert isinstance(optimizer, LARS)
     assert (optimizer.momentum, optimizer.decay, optimizer.trust_coefficient) == (0.9, 1e-5, 0.001)
     assert (config.encoder.depth, config.views.size, config.views.scale) == (50, (224, 224), (0.08, 1.0))
@@ -53,29 +53,29 @@ def test_the_authors_recipe(variant, steps):
 
 def test_the_smoke_recipe_makes_everything():
     config = pixpro_r50_imagenet.get_config("smoke")  # the other one runs below
-    source = session.build(pretrain.data.source, "source", config.source)
+    source = session.build(data.source, "source", config.source)
     schedule = session.build(Schedule, "schedule", config.schedule, images=source.num_examples)
-    model = pretrain.pretext_model(config, schedule.steps)
-    batch = next(iter(pretrain.views(config, source, schedule.batch)))
+    model = pretext.pretext_model(config, schedule.steps)
+    batch = next(iter(pretext.views(config, source, schedule.batch)))
     assert np.isfinite(model.pretext_loss(batch, training=False)["loss"])
-    probe = session.build(pretrain.evaluation, "evaluation", config.evaluation, config=config, schedule=schedule)
+    probe = session.build(pretext.evaluation, "evaluation", config.evaluation, config=config, schedule=schedule)
     assert next(iter(probe.queries(None)))["image"].shape == (schedule.batch, *config.views.size, 3)
-    pretrain.optimizer(config, schedule).build(model.trainable_weights)
+    pretext.optimizer(config, schedule).build(model.trainable_weights)
 
 
 def test_mistakes_in_a_config(tmp_path):
     config = pixpro_r18_photos.get_config("smoke")
     schedule = Schedule(images=16, batch=4, epochs=1, base_rate=1.0)
     with pytest.raises(ValueError, match=r"config\.model .* PixPro.*levle.*It takes .*level, distance, momentum"):
-        pretrain.pretext_model(ConfigDict({**config, "model": {"levle": "5"}}), 1)
+        pretext.pretext_model(ConfigDict({**config, "model": {"levle": "5"}}), 1)
     with pytest.raises(ValueError, match=r"config\.projection .* ProjectionHead.*hiden"):
-        pretrain.pretext_model(ConfigDict({**config, "projection": {"hiden": 3}}), 1)
+        pretext.pretext_model(ConfigDict({**config, "projection": {"hiden": 3}}), 1)
     with pytest.raises(ValueError, match=r"one of lars, sgd, adamw\. Received 'lion'"):
-        pretrain.optimizer(ConfigDict({"optimizer": {"name": "lion"}}), schedule)
+        pretext.optimizer(ConfigDict({"optimizer": {"name": "lion"}}), schedule)
     with pytest.raises(ValueError, match="Received 'votes'"):
-        pretrain.evaluation(config, schedule, kind="votes")
+        pretext.evaluation(config, schedule, kind="votes")
     with pytest.raises(ValueError, match=r"other images than it learns from\. Received one set for both"):
-        pretrain.evaluation(ConfigDict({**config, "evaluation": {}}), schedule, kind="knn")
+        pretext.evaluation(ConfigDict({**config, "evaluation": {}}), schedule, kind="knn")
     with pytest.raises(ValueError, match=r"Received 3 images and config\.schedule\.batch=4"):
         Schedule(images=3, batch=4, epochs=1, base_rate=1.0).steps  # noqa: B018
     with pytest.raises(ValueError, match="Received 'tiny'"):

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from experiments import classify, synthesize
+from experiments.builders import generator
 from experiments.export import export
 from experiments.gan.export import export_generator
 from experiments.gan.samples import SamplePictures, grid
@@ -39,7 +40,7 @@ def test_the_recipe_for_imagenet():
         2,
         0.9999,
     )
-    first, second = synthesize.optimizers(config)
+    first, second = generator.optimizers(config)
     assert [float(o.learning_rate) for o in (first, second)] == pytest.approx([5e-5, 2e-4])
     assert (first.beta_1, first.beta_2) == (0.0, 0.999)
 
@@ -48,8 +49,8 @@ def test_the_recipe_for_imagenet():
 def test_batches_are_functions_of_their_number(name):
     config = config_of(name, "smoke")
     source = session.build(data.source, "source", config.source)
-    first, second = list(synthesize.batches(config, source).take(2))
-    (again,) = list(synthesize.batches(config, source, start_step=1).take(1))
+    first, second = list(generator.batches(config, source).take(2))
+    (again,) = list(generator.batches(config, source, start_step=1).take(1))
     side, batch = config.images.size, config.schedule.batch * config.training.discriminator_steps
     assert first["image"].shape == (batch, side, side, 3) and first["latent"].shape == (batch, 2, 8)
     assert -1 <= np.min(first["image"]) < np.max(first["image"]) <= 1
@@ -62,7 +63,7 @@ def test_batches_are_functions_of_their_number(name):
 def test_colours_are_those_of_the_file():
     pixels = np.random.default_rng(0).integers(0, 256, [8, 8, 3]).astype("uint8")
     view = centre_view(tf.io.encode_png(pixels), (8, 8), 1.0)
-    np.testing.assert_allclose(synthesize.coloured(view), pixels / 127.5 - 1, atol=1e-5)
+    np.testing.assert_allclose(generator.coloured(view), pixels / 127.5 - 1, atol=1e-5)
 
 
 def test_a_grid_has_each_image_in_its_place():
@@ -144,11 +145,11 @@ def test_the_export_and_its_seeds(tmp_path):
 def test_mistakes(tmp_path):
     config = config_of("biggan_32_cifar10", "smoke")
     with pytest.raises(FileNotFoundError, match="a generator is kept at the end of training"):
-        synthesize.restored(config, str(tmp_path))
+        generator.restored(config, str(tmp_path))
     with pytest.raises(ValueError, match=r"one network judges\. Received classifier='a' and inception='b'"):
-        synthesize.scores(config, classifier="a", inception="b")
+        generator.scores(config, classifier="a", inception="b")
     with pytest.raises(ValueError, match=r"config\.scores holds arguments of scores.*limits"):
-        session.build(synthesize.scores, "scores", {"limits": 3}, config=config)
+        session.build(generator.scores, "scores", {"limits": 3}, config=config)
     with pytest.raises(ValueError, match="Received 'tiny'"):
         config_of("biggan_deep_128_imagenet", "tiny")
 
@@ -166,7 +167,7 @@ def test_a_run_is_judged_and_served(tmp_path):
     assert "fid" not in results and results["frechet_distance_r8"] > 0
     assert 1 <= results["inception_score_r8"] <= 8
     assert {path.name for path in (workdir / "pictures").glob("*.png")} == {"samples-4.png", "interpolation-4.png"}
-    kept, names = synthesize.restored(config, str(workdir))
+    kept, names = generator.restored(config, str(workdir))
     z, label = tf.random.stateless_normal([2, 8], [1, 1]), tf.constant([0, 1])
     np.testing.assert_allclose(kept([z, label]), trained.average([z, label]), atol=1e-6)
     line = export(str(tmp_path / "served"), workdir=str(workdir))

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from experiments import pretrain, transfer
+from experiments.builders import detector
 from experiments.configs.pretrain import pixpro_r18_photos
 from experiments.configs.transfer import (
     camvid_fcn_r18,
@@ -36,7 +37,7 @@ def config_of(name, variant="smoke"):
 
 
 def params_of(config):
-    return transfer.task_params(config, session.build(transfer.Schedule, "schedule", config.schedule))
+    return detector.task_params(config, session.build(detector.Schedule, "schedule", config.schedule))
 
 
 def run(config, workdir, mode="train_and_eval", strategy=None):
@@ -48,7 +49,7 @@ def run(config, workdir, mode="train_and_eval", strategy=None):
 def test_every_config_is_understood(name):
     config = config_of(name, "")
     params_of(config)
-    transfer.optimizer(config, session.build(transfer.Schedule, "schedule", config.schedule))
+    detector.optimizer(config, session.build(detector.Schedule, "schedule", config.schedule))
     with pytest.raises(ValueError, match="'tiny'"):
         config_of(name, "tiny")
     small = config_of(name)
@@ -65,7 +66,7 @@ def test_the_protocols():
         90000,
         (60000, 80000),
     )
-    rate = session.build(transfer.Schedule, "schedule", fpn.schedule).learning_rate
+    rate = session.build(detector.Schedule, "schedule", fpn.schedule).learning_rate
     steps = [0, 1000, 59999, 60000, 80000]
     np.testing.assert_allclose([float(rate(s)) for s in steps], [2e-5, 0.02, 0.02, 0.002, 0.0002], rtol=1e-5)
     assert params.losses.l2_weight_decay == 1e-4 and fpn.precise_norm_steps == 200 and fpn.norm_act.synchronized
@@ -115,7 +116,7 @@ def test_mistakes_are_told(tmp_path):
         params_of(few)
     config.norm_act.reach = "half"
     with pytest.raises(ValueError, match="Received 'batch_norm', 'half'"):
-        transfer.detector(config, params_of(config))
+        detector.detector(config, params_of(config))
 
 
 def test_a_segmenter_trains_goes_on_and_is_served(tmp_path):
@@ -213,9 +214,10 @@ def test_the_chain(tmp_path):
     pretrained, _ = pretrain.main(session.Session(pretraining, str(tmp_path / "pretrain"), "train"))
     config = camvid_fcn_r18.get_config("smoke")
     config.init = str(tmp_path / "pretrain" / "backbone")
-    schedule = session.build(transfer.Schedule, "schedule", config.schedule)
-    session.build(transfer.drawn_records, "scenes", config.scenes, config=config, folder=str(tmp_path / "records"))
-    task = transfer.make_task(config, schedule, params_of(config))
+    schedule = session.build(detector.Schedule, "schedule", config.schedule)
+    folder = str(tmp_path / "records")
+    drawn = session.build(detector.drawn_records, "scenes", config.scenes, config=config, folder=folder)
+    task = detector.make_task(drawn, schedule, params_of(drawn))
     task.initialize(task.build_model())
     for one, other in zip(pretrained.encoder.weights, task.encoder.weights):
         np.testing.assert_array_equal(one, other)

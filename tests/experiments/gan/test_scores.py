@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from experiments.gan.scores import InceptionScore, Moments, classifier_network, frechet_distance
+from experiments.builders.generator import classifier_network
+from experiments.gan.scores import InceptionScore, Moments, frechet_distance
 
 RANDOM = np.random.default_rng(0)
 

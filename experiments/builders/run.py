@@ -1,0 +1,35 @@
+"""A run that is ready to start: what the builders of whole experiments return and the programs execute."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from experiments.launch import session as sessions
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training, evaluation or both, with everything that it needs.
+
+    Attributes:
+      session: where and how it runs.
+      headline: one line about its size, printed before the first step.
+      train: () -> (model, results), such as a partial of `tf_pixpro.train.loop.run`.
+    """
+
+    session: sessions.Session
+    headline: str
+    train: Callable[[], tuple[tf.keras.Model, dict[str, float]]]
+
+    def start(self) -> tuple[tf.keras.Model, dict[str, float]]:
+        """Trains and prints the last evaluation; returns (model, results)."""
+        if self.session.chief:
+            print(f"{self.headline}, into {self.session.workdir}", flush=True)
+        with sessions.quiet():
+            model, results = self.train()
+        if self.session.chief and results:
+            print("  ".join(f"{name} {value:.4f}" for name, value in results.items()))
+        return model, results

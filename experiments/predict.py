@@ -1,4 +1,4 @@
-"""Runs an exported detector or segmenter on a folder of images: pictures with boxes, masks, labels and scores, and a COCO result file.
+"""Runs an exported detector or segmenter on images: drawings of what was found, and a COCO result file.
 
 python -m experiments.predict --saved_model=workdir/bccd/saved_model --images=BCCD/JPEGImages --output=predictions
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import collections
 import json
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -19,75 +21,75 @@ from tqdm import tqdm
 
 from experiments.launch import session as sessions
 from tf_evonorm.atomic import whole
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.transfer import paste_back
+from tf_pixpro.transfer.records import ImageFolder
+from tf_pixpro.transfer.records.image_files import ENDINGS, read, read_text, stored_image
+from tf_pixpro.views.decode import decode_array
 
-KINDS = (".jpg", ".jpeg", ".png")
 
-
-def predict(saved_model, images, output, threshold=0.5, annotations=None, limit=None, progress=True) -> list:
+def predict(
+    saved_model: str,
+    images: str,
+    output: str,
+    threshold: float = 0.5,
+    annotations: Optional[str] = None,
+    limit: Optional[int] = None,
+    exif: str = "apply",
+    progress: bool = True,
+) -> list:
     """Predicts every image of a folder.
 
     Args:
       saved_model: folder of `tf_pixpro.transfer.serving.export_transfer`.
-      images: folder of JPEG and PNG files, or one of them. What cannot be decoded is told and left out.
-      output: folder that gets a picture NAME.png of each (of those that differ in their ending alone, NAME.jpg.png), and predictions.json;
-        NAME_classes.png, the class numbers, of a segmenter too.
+      images: folder of image files, or one of them. What cannot be decoded is reported and left out.
+      output: folder that gets a drawing NAME.png of each (of those that differ in their ending alone, NAME.jpg.png), in
+        the same folder below it as the image has below `images`, and predictions.json; NAME_classes.png, the class
+        numbers, of a segmenter too. It must not be the folder of the images: nothing there is written over.
       threshold: least score of what is drawn; the result file holds everything.
-      annotations: a COCO file whose image ids are taken; images not in it are left out. Otherwise they are numbered from 1.
+      annotations: a COCO file whose image ids are taken; images not in it are left out. Otherwise they are numbered
+        from 1.
       limit: at most so many images.
+      exif: 'apply' predicts and draws on images as displayed, by their EXIF orientation, 'ignore' on the stored pixels.
       progress: whether to draw a bar.
 
     Returns:
-      What predictions.json holds, COCO's result format: {'image_id', 'category_id', 'bbox' [x, y, width, height] in pixels, 'score',
-      'segmentation' (run lengths, with masks)}; of a segmenter one entry for each class of an image.
+      What predictions.json holds, COCO's result format: {'image_id', 'category_id', 'bbox' [x, y, width, height] in
+      pixels, 'score', 'segmentation' (run lengths, with masks)}; of a segmenter one entry for each class of an image.
 
     Raises:
-      FileNotFoundError: if there is no SavedModel or no image.
-      ValueError: if no image can be decoded.
+      Mistake: if there is no SavedModel or no image, no image can be decoded, or an image would be written over.
     """
-    for needed in ("saved_model.pb", "labels.json"):
-        if not tf.io.gfile.exists(os.path.join(saved_model, needed)):
-            raise FileNotFoundError(
-                f"--saved_model must be an exported model. Received {saved_model!r}, without {needed}."
-            )
-    with tf.io.gfile.GFile(os.path.join(saved_model, "labels.json")) as file:
-        described = json.load(file)
-    images, numbers = _numbers(images, annotations)
+    if exif not in ("apply", "ignore"):
+        raise Mistake(f"exif must be apply or ignore. Received {exif!r}.")
+    described = _described(saved_model)
+    paths, numbers = _numbers(images, annotations)
     names = sorted(numbers)[:limit]
-    stems = collections.Counter(os.path.splitext(name)[0] for name in names)
-    tf.io.gfile.makedirs(output)
+    targets = _targets(names, paths, output)
     serve = tf.saved_model.load(saved_model).signatures["image_bytes"]
     results, left_out = [], []
     for name in tqdm(names, unit="image", disable=not progress, dynamic_ncols=True):
-        with tf.io.gfile.GFile(os.path.join(images, name), "rb") as file:
-            encoded = file.read()
         try:
-            image = np.asarray(tf.io.decode_image(encoded, channels=3, expand_animations=False))
-        except tf.errors.InvalidArgumentError:
-            left_out.append(name)
+            encoded, _, size = stored_image(read(paths[name]), exif == "apply")
+        except Mistake as error:
+            left_out.append(f"{name} ({error})")
             continue
         outputs = {key: value.numpy()[0] for key, value in serve(tf.constant([encoded])).items()}
-        stem = os.path.splitext(name)[0]
-        stem = os.path.join(output, stem if stems[stem] == 1 else name)
-        if described["kind"] == "segmenter":
-            classes = paste_back.classes(outputs["logits"], outputs["image_info"])
-            found = _segments(classes)
-            Image.fromarray(classes.astype(np.uint8)).save(f"{stem}_classes.png")
-        else:
-            found = _detections(outputs, image.shape[:2])
-        picture(image, [one for one in found if one["score"] >= threshold], described["labels"]).save(f"{stem}.png")
+        found = _found(outputs, described["kind"], size, targets[name])
+        drawn = [one for one in found if one["score"] >= threshold]
+        picture(decode_array(encoded), drawn, described["labels"]).save(f"{targets[name]}.png")
         results += [{"image_id": numbers[name], **one} for one in found]
     if left_out:
-        told = f"{len(left_out)} of {len(names)} images could not be decoded: {', '.join(left_out[:5])}"
+        reported = f"{len(left_out)} of {len(names)} images could not be decoded: {', '.join(left_out[:5])}"
         if len(left_out) == len(names):
-            raise ValueError(f"--images must hold images that can be decoded. Received {images!r}, where {told}.")
-        logging.warning("%s", told)
+            raise Mistake(f"--images must hold images that can be decoded. Received {images!r}, where {reported}.")
+        logging.warning("%s", reported)
     with whole(os.path.join(output, "predictions.json")) as partial, tf.io.gfile.GFile(partial, "w") as file:
         json.dump(results, file)
     return results
 
 
-def picture(image, found, labels) -> Image.Image:
+def picture(image: np.ndarray, found: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> Image.Image:
     """Draws predictions over an image.
 
     Args:
@@ -110,30 +112,107 @@ def picture(image, found, labels) -> Image.Image:
         colour = colours[one["category_id"]]
         text = f"{labels.get(str(one['category_id']), one['category_id'])} {one['score']:.2f}"
         draw.rectangle([x, y, x + width, y + height], outline=colour, width=2)
-        place = draw.textbbox((x + 2, max(y - 12, 0)), text)
-        draw.rectangle(place, fill=colour)
-        draw.text(place[:2], text, fill="black")
+        position = draw.textbbox((x + 2, max(y - 12, 0)), text)
+        draw.rectangle(position, fill=colour)
+        draw.text(position[:2], text, fill="black")
     return drawn
 
 
+def _described(saved_model):
+    """Kind and labels of an exported model."""
+    for needed in ("saved_model.pb", "labels.json"):
+        if not tf.io.gfile.exists(os.path.join(saved_model, needed)):
+            raise Mistake(f"--saved_model must be an exported model. Received {saved_model!r}, without {needed}.")
+    return json.loads(read(os.path.join(saved_model, "labels.json")))
+
+
 def _numbers(images, annotations):
-    """The folder, and file name -> image id of what is in it."""
+    """(name below the folder -> path, name -> image id) of what is to be predicted."""
     folder, one = (images, None) if tf.io.gfile.isdir(images) else os.path.split(images)
     if one and not tf.io.gfile.exists(images):
-        raise FileNotFoundError(f"--images must be a folder, or an image. Received {images!r}, where there is nothing.")
+        raise Mistake(f"--images must be a folder, or an image. Received {images!r}, where there is nothing.")
+    files = ImageFolder(folder)
     if annotations:
-        with tf.io.gfile.GFile(annotations) as file:
-            listed = {entry["file_name"]: entry["id"] for entry in json.load(file)["images"]}
-        found = {name: number for name, number in listed.items() if tf.io.gfile.exists(os.path.join(folder, name))}
+        paths, numbers = _annotated(files, annotations)
     else:
-        names = sorted(name for name in tf.io.gfile.listdir(folder or ".") if name.lower().endswith(KINDS))
-        found = {name: number for number, name in enumerate(names, 1)}
-    found = {name: number for name, number in found.items() if one in (None, name)}
-    if not found:
-        raise FileNotFoundError(
+        listed = sorted(name for names in files.listing().values() for name in names)
+        listed = [name for name in listed if name.lower().endswith(ENDINGS) and not name.startswith("._")]
+        if one and one not in listed:
+            listed.append(one)
+        paths = {name: os.path.join(folder, name) for name in listed}
+        numbers = {name: number for number, name in enumerate(listed, 1)}
+    numbers = {name: number for name, number in numbers.items() if one in (None, name)}
+    if not numbers:
+        raise Mistake(
             f"--images must hold JPEG or PNG files{' of --annotations' if annotations else ''}. Received {images!r}."
         )
-    return folder, found
+    return paths, numbers
+
+
+def _annotated(files, annotations):
+    """The same of the images that a COCO file lists and that are there."""
+    try:
+        listed = [(str(entry["file_name"]), entry["id"]) for entry in json.loads(read_text(annotations))["images"]]
+    except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+        raise Mistake(
+            f"--annotations must be a COCO file with images. Received {annotations!r}: {' '.join(repr(error).split())}"
+        ) from error
+    paths, numbers, missing = {}, {}, []
+    for file_name, number in listed:
+        path = files.find(file_name)
+        if path is None:
+            missing.append(file_name)
+            continue
+        name = os.path.relpath(path, files.path or ".") if "://" not in path else path[len(files.path) :].lstrip("/")
+        if name in numbers and numbers[name] != number:
+            raise Mistake(
+                f"--annotations must list an image once. Received ids {numbers[name]} and {number} for {file_name!r}. "
+                "Are the folders "
+                "missing in its file names? Prepare the records again."
+            )
+        paths[name], numbers[name] = path, number
+    if missing:
+        logging.warning(
+            "%d of %d images of --annotations are not there: %s", len(missing), len(listed), ", ".join(missing[:5])
+        )
+    return paths, numbers
+
+
+def _targets(names: Sequence[str], paths: Mapping[str, str], output: str) -> dict:
+    """Name -> path of its drawing without the ending; its folder is made.
+
+    Raises:
+      Mistake: if output is a folder of the images, or an image in one would be written over.
+    """
+    folders = {os.path.dirname(os.path.abspath(paths[name])) for name in names}
+    if os.path.realpath(output) in map(os.path.realpath, folders):
+        raise Mistake(f"--output must be another folder than that of the images. Received {output!r} for both.")
+    stems = collections.Counter(os.path.splitext(name)[0] for name in names)
+    targets = {}
+    for name in names:
+        stem, below = os.path.splitext(name)[0], name
+        if stems[stem] == 1:
+            below = stem
+        if below.startswith("..") or os.path.isabs(below):
+            below = os.path.basename(below)
+        targets[name] = os.path.join(output, below)
+    real = {os.path.realpath(folder) for folder in folders}
+    for target in targets.values():
+        for path in (f"{target}.png", f"{target}_classes.png"):
+            if os.path.exists(path) and os.path.dirname(os.path.realpath(path)) in real:
+                raise Mistake(f"--output must not hold the images. Received {output!r}: {path} would be written over.")
+    for folder in {os.path.dirname(target) for target in targets.values()} | {output}:
+        tf.io.gfile.makedirs(folder)
+    return targets
+
+
+def _found(outputs, kind, size, target):
+    """Entries of the result format; a segmenter's class numbers become a file, too."""
+    if kind != "segmenter":
+        return _detections(outputs, size)
+    classes = paste_back.classes(outputs["logits"], outputs["image_info"])
+    Image.fromarray(classes.astype(np.uint8)).save(f"{target}_classes.png")
+    return _segments(classes)
 
 
 def _detections(outputs, size):
@@ -173,16 +252,17 @@ def _colour(number):
 def _run():
     flags.DEFINE_string("saved_model", None, "Folder of the exported model.", required=True)
     flags.DEFINE_string("images", None, "Folder of images.", required=True)
-    flags.DEFINE_string("output", None, "Folder of pictures and predictions.json.", required=True)
+    flags.DEFINE_string("output", None, "Folder of drawings and predictions.json.", required=True)
+    flags.DEFINE_enum("exif", "apply", ["apply", "ignore"], "Turn images as viewers show them, or take stored pixels.")
     flags.DEFINE_float("threshold", 0.5, "Least score of what is drawn.")
     flags.DEFINE_string("annotations", None, "COCO file whose image ids are taken.")
     flags.DEFINE_integer("limit", None, "At most so many images.")
-    names = ("saved_model", "images", "output", "threshold", "annotations", "limit")
+    names = ("saved_model", "images", "output", "threshold", "annotations", "limit", "exif")
 
     def start(_):
         given = {name: getattr(flags.FLAGS, name) for name in names}
         results = predict(**given)
-        print(f"{len(results)} predictions and the pictures: {os.path.join(given['output'], 'predictions.json')}")
+        print(f"{len(results)} predictions and the drawings: {os.path.join(given['output'], 'predictions.json')}")
 
     sessions.run(start)
 

@@ -1,4 +1,4 @@
-"""A trained detector or segmenter as a SavedModel, through Model Garden's serving modules; nobody needs this project to run it."""
+"""A trained detector or segmenter as a SavedModel, through Model Garden's serving modules, that runs without this project."""
 
 from __future__ import annotations
 
@@ -13,8 +13,26 @@ from official.vision.serving import detection
 from official.vision.serving import semantic_segmentation as segmentation
 
 from tf_evonorm.atomic import whole
+from tf_pixpro.views import decode
 
 SIGNATURES = ("image_bytes", "image_tensor", "tf_example")
+
+
+class _OneDecoder:
+    """Model Garden's serving modules with the decoder of records and training, for images as displayed or as stored."""
+
+    exif = True
+
+    def _decode_image(self, encoded_image_bytes):
+        return decode.decode_image(encoded_image_bytes, exif=self.exif, pillow=False)
+
+
+class _Detection(_OneDecoder, detection.DetectionModule):
+    pass
+
+
+class _Segmentation(_OneDecoder, segmentation.SegmentationModule):
+    pass
 
 
 def export_transfer(
@@ -23,6 +41,7 @@ def export_transfer(
     folder: str,
     checkpoint: str | None = None,
     labels: Mapping[int, str] | None = None,
+    exif: bool = True,
 ) -> str:
     """Writes a SavedModel.
 
@@ -30,14 +49,17 @@ def export_transfer(
       model: of `tf_pixpro.transfer.models.detectors` or `c4`.
       params: Model Garden's task configuration that it was built from.
       folder: to be made.
-      checkpoint: of a run, or a folder whose latest one is taken, that fills the model first; None serves the weights as they are.
-      labels: class number -> name, for pictures; they lie beside the model as labels.json.
+      checkpoint: of a run, or a folder whose latest one is taken, that fills the model first; None serves the weights
+        as they are.
+      labels: class number -> name, for drawings; they lie beside the model as labels.json.
+      exif: whether encoded images are turned upright by their EXIF orientation, as records are by default.
 
     Returns:
-      The folder. Signatures: image_bytes (also serving_default) [B] string of images of one size, image_tensor [B, H, W, 3] uint8 and
-      tf_example [B] string. A detector gives detection_boxes [B, N, 4] (y1, x1, y2, x2 in the resized image), detection_scores,
-      detection_classes, num_detections, detection_masks if it has masks, image_info [B, 4, 2]; a segmenter logits [B, H, W, classes] of
-      the resized image and image_info, whose third row is the factor of the resize.
+      The folder. Signatures: image_bytes (also serving_default) [B] string of images of one size, image_tensor
+      [B, H, W, 3] uint8 and tf_example [B] string. A detector gives detection_boxes [B, N, 4] (y1, x1, y2, x2 in the
+      resized image), detection_scores, detection_classes, num_detections, detection_masks if it has masks, image_info
+      [B, 4, 2]; a segmenter logits [B, H, W, classes] of the resized image and image_info, whose third row is the
+      factor of the resize.
 
     Raises:
       FileExistsError: if the folder is there.
@@ -54,18 +76,20 @@ def export_transfer(
             )
         tf.train.Checkpoint(model=model).read(found).expect_partial().assert_existing_objects_matched()
     segments = isinstance(params, semantic_segmentation.SemanticSegmentationTask)
-    module = (segmentation.SegmentationModule if segments else detection.DetectionModule)(
+    module = (_Segmentation if segments else _Detection)(
         config_definitions.ExperimentConfig(task=params),
         batch_size=None,
         input_image_size=list(params.validation_data.output_size if segments else params.model.input_size[:2]),
         model=model,
     )
+    module.exif = exif
     signatures = module.get_inference_signatures({name: name for name in SIGNATURES})
     served = tf.Module(name="transfer")  # no Keras object in it: the functions hold all that is needed
     served.weights = model.variables
     described = {
         "kind": "segmenter" if segments else "detector",
         "labels": {str(k): v for k, v in (labels or {}).items()},
+        "exif": exif,
     }
     with whole(folder) as partial:
         tf.saved_model.save(served, partial, signatures={"serving_default": signatures["image_bytes"], **signatures})

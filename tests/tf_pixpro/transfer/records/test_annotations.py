@@ -2,29 +2,17 @@
 
 import io
 import json
-import pathlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from annotated import examples_of, picture_file
 from official.vision.dataloaders import segmentation_input, tf_example_decoder
 from PIL import Image
 from pycocotools.coco import COCO
 
 from tf_evonorm.mistakes import Mistake
 from tf_pixpro.transfer import records
-
-
-def examples_of(folder, name="some"):
-    files = sorted(str(path) for path in pathlib.Path(folder).glob(f"{name}-*.tfrecord"))
-    return list(tf.data.TFRecordDataset(files))
-
-
-def picture_file(path, size=(6, 8), kind="PNG", mode="RGB", high=255):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.random.default_rng(0).integers(0, high, (*size, 3), np.uint8)
-    Image.fromarray(image).convert(mode).save(path, kind)
-    return path
 
 
 def coco_file(folder, images, annotations):

@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from annotated import examples_of, picture_file
 from official.vision.dataloaders import tf_example_decoder
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from tests.tf_pixpro.transfer.records.test_annotations import examples_of, picture_file
 from tf_evonorm.mistakes import Mistake
 from tf_pixpro.transfer import records
 

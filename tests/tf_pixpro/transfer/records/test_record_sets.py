@@ -49,7 +49,7 @@ def test_train_and_validation_of_two_folders_are_compared(tmp_path):
     written(tmp_path / "a", "train", {1: "cat", 2: "dog"})
     written(tmp_path / "b", "val", {1: "dog", 2: "cat"})
     train, validation = str(tmp_path / "a" / "train-*.tfrecord"), str(tmp_path / "b" / "val-*.tfrecord")
-    with pytest.raises(Mistake, match="'cat' as 1 in .*train.* and 2 in .*val"):
+    with pytest.raises(Mistake, match=r"'cat' as 1 in .*train.* and 2 in .*val"):
         records.check_sets(train, validation)
     assert records.summary_of(train)["categories"] == {"1": "cat", "2": "dog"}
     assert records.summary_of(train.replace("-*.tfrecord", "-00000-of-00001.tfrecord"))["images"] == 1

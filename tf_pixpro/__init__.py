@@ -8,7 +8,8 @@ from tf_pixpro.pretext.instance_terms import BYOL, SimCLR
 from tf_pixpro.pretext.layers import PixelPropagation, ProjectionHead
 from tf_pixpro.pretext.losses import pixel_consistency
 from tf_pixpro.pretext.model import PixPro
-from tf_pixpro.pretext.pixel_terms import PixContrast
+from tf_pixpro.pretext.pixcontrast import PixContrast
+from tf_pixpro.pretext.pixel_terms import PixelConsistency, PixelContrast
 from tf_pixpro.version import __version__
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "LARS",
     "PixContrast",
     "PixPro",
+    "PixelConsistency",
+    "PixelContrast",
     "PixelPropagation",
     "ProjectionHead",
     "SimCLR",

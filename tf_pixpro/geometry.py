@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-
-def _floating(value):
-    value = tf.convert_to_tensor(value)
-    return value if value.dtype in (tf.float32, tf.float64) else tf.cast(value, tf.float32)
+from tf_evonorm import functional
 
 
 def crop_box(
@@ -62,7 +59,7 @@ def flip_box(box: tf.Tensor, horizontal: tf.Tensor | bool, vertical: tf.Tensor |
 
 def cell_size(box: tf.Tensor, cells: tuple[int, int]) -> tf.Tensor:
     """Signed size of one cell, [..., 2] (width, height) in fractions of the source image."""
-    box, (rows, columns) = _floating(box), cells
+    box, (rows, columns) = functional.raised(tf.convert_to_tensor(box)), cells
     return (box[..., 2:] - box[..., :2]) / tf.cast(tf.stack([columns, rows]), box.dtype)
 
 
@@ -76,7 +73,7 @@ def cell_centres(box: tf.Tensor, cells: tuple[int, int]) -> tf.Tensor:
     Returns:
       [..., rows * columns, 2] (x, y) in fractions of the source image, row-major like a flattened [h, w] map.
     """
-    box, (rows, columns) = _floating(box), cells
+    box, (rows, columns) = functional.raised(tf.convert_to_tensor(box)), cells
     column, row = tf.meshgrid(tf.range(columns), tf.range(rows))
     centre = tf.cast(tf.reshape(tf.stack([column, row], axis=-1), [-1, 2]), box.dtype) + 0.5
     return box[..., tf.newaxis, :2] + centre * cell_size(box, cells)[..., tf.newaxis, :]

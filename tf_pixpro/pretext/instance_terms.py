@@ -6,8 +6,9 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
+from tf_evonorm import functional
 from tf_pixpro.pretext.layers import ProjectionHead, unit
-from tf_pixpro.pretext.losses import check_temperature, instance_consistency, instance_contrast
+from tf_pixpro.pretext.losses import check_temperature, check_weight, instance_consistency, instance_contrast
 
 
 class _InstanceTerm(tf.keras.layers.Layer):
@@ -19,9 +20,14 @@ class _InstanceTerm(tf.keras.layers.Layer):
         features: int = 256,
         synchronized: bool = True,
         level: Optional[str] = None,
-        **kwargs: Any,
+        weight: float = 1.0,
+        name: Optional[str] = None,
+        dtype: Any = None,
+        trainable: bool = True,
     ):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(autocast=False, name=name, dtype=dtype, trainable=trainable)
+        check_weight(weight)
+        self.weight = weight
         self.hidden, self.features, self.synchronized, self.level = hidden, features, synchronized, level
         self.projection = self._head("projection")
 
@@ -31,6 +37,7 @@ class _InstanceTerm(tf.keras.layers.Layer):
 
     def build(self, input_shape):
         self.projection.build((None, None, None, input_shape[-1]))
+        self.input_spec = tf.keras.layers.InputSpec(ndim=4, axes={-1: input_shape[-1]})
         super().build(input_shape)
 
     def call(self, inputs, training=False):
@@ -41,7 +48,7 @@ class _InstanceTerm(tf.keras.layers.Layer):
 
     def get_config(self):
         config = {"hidden": self.hidden, "features": self.features, "synchronized": self.synchronized}
-        return {**super().get_config(), **config, "level": self.level}
+        return {**super().get_config(), **config, "level": self.level, "weight": self.weight}
 
 
 @tf.keras.utils.register_keras_serializable("tf_pixpro")
@@ -56,6 +63,7 @@ class BYOL(_InstanceTerm):
       features: channels of the vectors, D.
       synchronized: batch statistics over all replicas.
       level: which of the encoder's outputs it reads; None is the pixel term's (the last one, if it has several).
+      weight: factor of the loss in the sum of terms.
 
     Input shape: [B, h, w, C]. Output shape: [B, D], the query vectors, of unit length.
 
@@ -66,8 +74,18 @@ class BYOL(_InstanceTerm):
     pixels; here the mean is over any map. Heads come before the mean, unlike BYOL (arXiv 2006.07733), which averages first.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        hidden: int = 4096,
+        features: int = 256,
+        synchronized: bool = True,
+        level: Optional[str] = None,
+        weight: float = 1.0,
+        name: Optional[str] = None,
+        dtype: Any = None,
+        trainable: bool = True,
+    ):
+        super().__init__(hidden, features, synchronized, level, weight, name, dtype, trainable)
         self.prediction = self._head("prediction")
 
     def build(self, input_shape):
@@ -96,7 +114,7 @@ class SimCLR(_InstanceTerm):
 
     Args:
       temperature: divides the similarities.
-      hidden, features, synchronized, level: as in `BYOL`.
+      hidden, features, synchronized, level, weight: as in `BYOL`.
 
     Input shape: [B, h, w, C]. Output shape: [B, D], the query vectors, of unit length.
 
@@ -107,8 +125,19 @@ class SimCLR(_InstanceTerm):
     2002.05709) has no momentum encoder and a head of 2048 and 128 channels; temperature 0.1 is its table 5.
     """
 
-    def __init__(self, temperature: float = 0.1, **kwargs: Any):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        hidden: int = 4096,
+        features: int = 256,
+        synchronized: bool = True,
+        level: Optional[str] = None,
+        weight: float = 1.0,
+        name: Optional[str] = None,
+        dtype: Any = None,
+        trainable: bool = True,
+    ):
+        super().__init__(hidden, features, synchronized, level, weight, name, dtype, trainable)
         check_temperature(temperature)
         self.temperature = temperature
 
@@ -118,7 +147,7 @@ class SimCLR(_InstanceTerm):
 
     def target(self, features: tf.Tensor, projection: tf.keras.layers.Layer, training: bool = False) -> tf.Tensor:
         """The same of the momentum branch, by its copy of `projection`."""
-        mean = tf.cast(tf.reduce_mean(_full(features), axis=[1, 2], keepdims=True), features.dtype)
+        mean = tf.cast(tf.reduce_mean(functional.raised(features), axis=[1, 2], keepdims=True), features.dtype)
         return unit(projection(mean, training=training)[:, 0, 0])
 
     def compare(self, query: tf.Tensor, target: tf.Tensor, same_view: tf.Tensor) -> tf.Tensor:
@@ -129,9 +158,5 @@ class SimCLR(_InstanceTerm):
         return {**super().get_config(), "temperature": self.temperature}
 
 
-def _full(features):
-    return features if features.dtype == tf.float64 else tf.cast(features, tf.float32)
-
-
 def _mean_unit(features):
-    return unit(tf.reduce_mean(_full(features), axis=[1, 2]))
+    return unit(tf.reduce_mean(functional.raised(features), axis=[1, 2]))

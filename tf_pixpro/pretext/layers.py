@@ -6,22 +6,32 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
-from tf_pixpro.pretext.normalization import BatchNorm
+from tf_evonorm import functional
+from tf_evonorm.layers import BatchNormAct
 from tf_pixpro.pretext.pairwise import check_block, rowwise
+
+
+@tf.keras.utils.register_keras_serializable("tf_pixpro")
+class BatchNorm(BatchNormAct):
+    """Batch normalization under the name that `.keras` files of version 0.1 give it; new models take `BatchNormAct`."""
+
+    @classmethod
+    def from_config(cls, config: dict) -> BatchNorm:
+        return cls(**{"apply_act": False, **config})
 
 
 def unit(features: tf.Tensor, axis: int = -1) -> tf.Tensor:
     """Vectors divided by their length, float32 (float64 stays), safe at zero: x / max(|x|, 1e-12)."""
-    features = features if features.dtype == tf.float64 else tf.cast(features, tf.float32)
-    return tf.math.l2_normalize(features, axis=axis, epsilon=1e-24)
+    return tf.math.l2_normalize(functional.raised(tf.convert_to_tensor(features)), axis=axis, epsilon=1e-24)
 
 
-def pointwise(filters: int, fan_in: int, **kwargs: Any) -> tf.keras.layers.Conv2D:
+def pointwise(filters: int, fan_in: int, name: str, dtype: Any) -> tf.keras.layers.Conv2D:
     """A 1x1 convolution with bias, both uniform in +-1 / sqrt(fan_in) (the default of the authors' framework)."""
     bound = fan_in**-0.5
     initializer = tf.keras.initializers.RandomUniform(-bound, bound)
     bias = tf.keras.initializers.RandomUniform(-bound, bound)
-    return tf.keras.layers.Conv2D(filters, 1, kernel_initializer=initializer, bias_initializer=bias, **kwargs)
+    start = {"kernel_initializer": initializer, "bias_initializer": bias}
+    return tf.keras.layers.Conv2D(filters, 1, name=name, dtype=dtype, **start)
 
 
 @tf.keras.utils.register_keras_serializable("tf_pixpro")
@@ -42,8 +52,16 @@ class ProjectionHead(tf.keras.layers.Layer):
     biases start uniform in +-1 / sqrt(input channels), their framework's default. The authors' head takes 2048 channels only.
     """
 
-    def __init__(self, hidden: int = 4096, features: int = 256, synchronized: bool = True, **kwargs: Any):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        hidden: int = 4096,
+        features: int = 256,
+        synchronized: bool = True,
+        name: Optional[str] = None,
+        dtype: Any = None,
+        trainable: bool = True,
+    ):
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
         for name, value in (("hidden", hidden), ("features", features)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1. Received {name}={value}.")
@@ -54,16 +72,17 @@ class ProjectionHead(tf.keras.layers.Layer):
         if channels is None:
             raise ValueError(f"the last axis must be known. Received input shape {tuple(input_shape)}.")
         self.expand = pointwise(self.hidden, channels, name="expand", dtype=self.dtype_policy)
-        self.norm = BatchNorm(synchronized=self.synchronized, name="norm", dtype=self.dtype)
+        self.norm = BatchNormAct("relu", synchronized=self.synchronized, name="norm", dtype=self.dtype_policy)
         self.reduce = pointwise(self.features, self.hidden, name="reduce", dtype=self.dtype_policy)
         wide = (*input_shape[:-1], self.hidden)
         self.expand.build(input_shape)
         self.norm.build(wide)
         self.reduce.build(wide)
+        self.input_spec = tf.keras.layers.InputSpec(ndim=4, axes={-1: channels})
         super().build(input_shape)
 
     def call(self, inputs, training=False):
-        return self.reduce(tf.nn.relu(self.norm(self.expand(inputs), training=training)))
+        return self.reduce(self.norm(self.expand(inputs), training=training))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.features)
@@ -90,7 +109,8 @@ class PixelPropagation(tf.keras.layers.Layer):
     Input and output shape: [B, h, w, D]; the result is not of unit length. All inside is float32 under float16 and bfloat16 policies.
 
     Raises:
-      ValueError: if sharpness or block is not positive, value_layers is not 0, 1 or 2, or clamp is negative while sharpness is not whole.
+      ValueError: if sharpness or block is not positive, value_layers is not 0, 1 or 2, or clamp is negative
+        while sharpness is not an integer.
 
     Source: PixPro section 3.2, equations 3 and 4. As in the authors' `featprop`, values are of unit length (the paper has g(x_j)
     itself) and 1e-6 is added to the similarity if sharpness is below 1. The authors leave the normalization inside g local.
@@ -103,17 +123,19 @@ class PixelPropagation(tf.keras.layers.Layer):
         clamp: float = 0.0,
         synchronized: bool = True,
         block: Optional[int] = None,
-        **kwargs: Any,
+        name: Optional[str] = None,
+        dtype: Any = None,
+        trainable: bool = True,
     ):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(autocast=False, name=name, dtype=dtype, trainable=trainable)
         if not sharpness > 0:
             raise ValueError(f"sharpness must be positive. Received sharpness={sharpness}.")
         if value_layers not in (0, 1, 2):
             raise ValueError(f"value_layers must be 0, 1 or 2. Received value_layers={value_layers}.")
         if clamp < 0 and sharpness != int(sharpness):
             raise ValueError(
-                f"a negative similarity has no broken power. Received clamp={clamp}, sharpness={sharpness}. "
-                "Pass clamp=0. or a whole sharpness."
+                f"a negative similarity has no fractional power. Received clamp={clamp}, sharpness={sharpness}. "
+                "Pass clamp=0. or an integer sharpness."
             )
         check_block(block)
         self.sharpness, self.value_layers, self.clamp = sharpness, value_layers, clamp
@@ -125,15 +147,16 @@ class PixelPropagation(tf.keras.layers.Layer):
         self.value = [
             pointwise(channels, channels, name=f"value{i + 1}", dtype=dtype) for i in range(self.value_layers)
         ]
-        self.norm = (
-            BatchNorm(synchronized=self.synchronized, name="norm", dtype=dtype) if self.value_layers == 2 else None
-        )
+        self.norm = None
+        if self.value_layers == 2:
+            self.norm = BatchNormAct("relu", synchronized=self.synchronized, name="norm", dtype=dtype)
         for layer in (*self.value, *([self.norm] if self.norm else [])):
             layer.build(input_shape)
+        self.input_spec = tf.keras.layers.InputSpec(ndim=4, axes={-1: channels})
         super().build(input_shape)
 
     def call(self, inputs, training=False):
-        features = inputs if inputs.dtype == tf.float64 else tf.cast(inputs, tf.float32)
+        features = functional.raised(inputs)
         shape = tf.shape(features)
         rows, columns = (features.shape[axis] or shape[axis] for axis in (1, 2))
         flat = [shape[0], rows * columns, features.shape[-1]]
@@ -152,7 +175,7 @@ class PixelPropagation(tf.keras.layers.Layer):
 
     def _values(self, features, training):
         if self.value_layers == 2:
-            features = tf.nn.relu(self.norm(self.value[0](features), training=training))
+            features = self.norm(self.value[0](features), training=training)
         return self.value[-1](features) if self.value else features
 
     def _sharpened(self, similarity):

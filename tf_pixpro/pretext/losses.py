@@ -6,6 +6,7 @@ import functools
 
 import tensorflow as tf
 
+from tf_evonorm import functional
 from tf_pixpro.pretext.pairwise import BlockPairs
 
 _NEVER = -1e30  # a logit that takes no part; minus infinity would make slopes of 0 * infinity
@@ -107,13 +108,18 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(f"temperature must be positive. Received temperature={temperature}. Pass for example 0.3.")
 
 
+def check_weight(weight: float) -> None:
+    """Refuses a negative weight of a term."""
+    if not weight >= 0:
+        raise ValueError(f"the weight of a term must not be negative. Received weight={weight}. Pass for example 1.")
+
+
 def _per_pixel(function, query, key, mask):
     """`function(query, key, mask)` of pixels in a row, [B, h*w, k], all at once or in blocks."""
-    query, key = tf.convert_to_tensor(query), tf.convert_to_tensor(key)
+    query, key = (functional.raised(tf.convert_to_tensor(value)) for value in (query, key))
     if not query.shape.is_compatible_with(key.shape):
         raise ValueError(f"both must be maps of one shape [B, h, w, D]. Received {query.shape} and {key.shape}.")
-    dtype = tf.float64 if query.dtype == tf.float64 else tf.float32
-    query, key = _flat(tf.cast(query, dtype)), _flat(tf.cast(key, dtype))
+    query, key = _flat(query), _flat(tf.cast(key, query.dtype))
     if isinstance(mask, BlockPairs):
         return mask.per_pixel(function, query, key)
     return function(query, key, mask)

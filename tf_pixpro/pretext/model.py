@@ -10,9 +10,10 @@ import tensorflow as tf
 from tf_evonorm.keras_generation import gradient_norm, scaled, unscaled, variables
 from tf_pixpro.geometry import positive_mask
 from tf_pixpro.optimization import momentum_schedule
-from tf_pixpro.pretext.layers import PixelPropagation, ProjectionHead, unit
-from tf_pixpro.pretext.losses import pixel_consistency
+from tf_pixpro.pretext.layers import unit
 from tf_pixpro.pretext.pairwise import BlockPairs, check_block
+from tf_pixpro.pretext.pixel_terms import PixelConsistency
+from tf_pixpro.pretext.terms import check_terms, check_unused, split_terms
 
 
 @tf.keras.utils.register_keras_serializable("tf_pixpro")
@@ -25,25 +26,27 @@ class PixPro(tf.keras.Model):
 
     Args:
       encoder: a built `tf.keras.Model` from [B, H, W, 3] to a dict of levels {'2': [B, h, w, C], ...}, as Model Garden's backbones.
-      projection: the head on the chosen level; default `ProjectionHead()`.
-      propagation: the pixel propagation of the query branch; default `PixelPropagation()`.
+      projection, propagation: heads of the pixel term, as in `PixelConsistency`; only without `terms`.
       level: which of the encoder's outputs the task reads. Several ('3', '4', ...) share heads and distance, and their losses are
         averaged; they must have equal channels.
       distance: threshold of the positive pairs in cell diagonals.
       momentum: momentum of the key branch at the first step.
       steps: steps of the whole run, over which the momentum rises to 1; None keeps it constant.
-      instance: a term on whole views beside the pixel term, `BYOL()` or `SimCLR()`.
-      pixel_weight, instance_weight: factors of the two terms. A pixel_weight of 0 leaves out the pixel term and its heads: with an
-        instance term alone the model is that baseline.
+      instance: a term on whole views beside the pixel term, `BYOL()` or `SimCLR()`; only without `terms`.
+      pixel_weight, instance_weight: factors of the two terms; only without `terms`. A pixel_weight of 0 leaves out the pixel term and
+        its heads: with an instance term alone the model is that baseline.
       block: pixels at a time in the loss, as in `PixelPropagation`, for large maps; None for all at once.
+      terms: at most one term on pixels (`PixelConsistency()` or `PixelContrast()`) and one on whole views (`BYOL()` or `SimCLR()`), whose
+        losses are added, each times its weight. None makes them of the arguments above.
+      name, dtype, trainable: as in `tf.keras.Model`.
 
     Raises:
       ValueError: if the encoder has no such level, is not built, or cannot be copied; if levels differ in channels; if a weight is
-        negative or leaves nothing to learn.
+        negative or leaves nothing to learn; if there are two terms of a kind, or `terms` and arguments that it replaces.
 
     Source: PixPro section 3 and the authors' `contrast/models/PixPro.py`. As there, only weights are averaged, the key branch keeps
     BatchNorm statistics of its own, and an image without positive pairs adds 0 to the mean. Unlike there, the momentum's step is
-    saved, so that a resumed run goes on with the schedule. Several levels are the paper's section 3.4, of which no code was
+    saved, so that a resumed run continues the schedule. Several levels are the paper's section 3.4, of which no code was
     released; that heads are shared is ours, as a detector shares its own.
     """
 
@@ -60,37 +63,52 @@ class PixPro(tf.keras.Model):
         pixel_weight: float = 1.0,
         instance_weight: float = 1.0,
         block: Optional[int] = None,
-        **kwargs: Any,
+        terms: Optional[Sequence[Any]] = None,
+        name: Optional[str] = None,
+        dtype: Any = None,
+        trainable: bool = True,
     ):
-        super().__init__(**kwargs)
-        _check_terms(projection or propagation, instance, pixel_weight, instance_weight)
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        if terms is not None:
+            check_unused((projection, propagation, instance), (pixel_weight, instance_weight))
+            self.pixel, instance = split_terms(terms)
+        else:
+            check_terms(projection or propagation, instance, pixel_weight, instance_weight)
+            self.pixel = PixelConsistency(projection, propagation, pixel_weight) if pixel_weight else None
         check_block(block)
         _check_encoder(encoder)
         self.levels = (level,) if isinstance(level, str) else tuple(level)
         self.distance, self.momentum, self.steps, self.block = distance, momentum, steps, block
-        self.pixel_weight, self.instance_weight = pixel_weight, instance_weight
-        shape = _level_shape(encoder, self.levels)
-        self.encoder, self.instance = encoder, instance
-        self.projection: Any = None
-        self.propagation: Any = None
-        self.momentum_encoder, self.momentum_projection, self.momentum_instance = _copy(encoder), None, None
-        if pixel_weight:
-            self.projection = projection if projection is not None else ProjectionHead(name="projection")
-            self.propagation = propagation if propagation is not None else PixelPropagation(name="propagation")
-            _build(self.projection, shape)
-            _build(self.propagation, self.projection.compute_output_shape(shape))
-            self.momentum_projection = _copy(self.projection, shape)
-        if instance is not None:
-            shape = _level_shape(encoder, (instance.level or self.level,))
-            _build(instance, shape)
-            self.momentum_instance = _copy(instance.projection, shape)
+        self.instance_weight = instance_weight * instance.weight if instance is not None else instance_weight
+        self._make_branches(encoder, instance)
         self.momentum_step = self.add_weight(
             name="momentum_step", shape=(), dtype="int64", initializer="zeros", trainable=False
         )
         self.built = True
 
+    def _make_branches(self, encoder, instance):
+        """Builds the heads and their momentum copies; each is an attribute of the model, under the name that checkpoints have."""
+        shape = _level_shape(encoder, self.levels)
+        self.encoder, self.instance = encoder, instance
+        self.projection: Any = None
+        self.propagation: Any = None
+        self.momentum_encoder, self.momentum_projection, self.momentum_instance = _copy(encoder), None, None
+        if self.pixel is not None:
+            self.pixel.build(shape)
+            self.projection, self.propagation = self.pixel.projection, self.pixel.propagation
+            self.momentum_projection = _copy(self.projection, shape)
+        if instance is not None:
+            shape = _level_shape(encoder, (instance.level or self.level,))
+            _build(instance, shape)
+            self.momentum_instance = _copy(instance.projection, shape)
+
     def call(self, inputs, training=False):
         return self.encoder(inputs, training=training)
+
+    @property
+    def pixel_weight(self) -> float:
+        """Factor of the pixel term; 0 without one."""
+        return self.pixel.weight if self.pixel is not None else 0.0
 
     @property
     def level(self) -> str:
@@ -138,15 +156,11 @@ class PixPro(tf.keras.Model):
 
     def propagate(self, projections: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Propagated pixels of unit length, [B, h, w, D] float32 (or float64)."""
-        return unit(self.propagation(projections, training=training))
+        return self.pixel.query(projections, training)
 
     def target(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """The momentum branch: images [B, H, W, 3] -> pixels of unit length [B, h, w, D] without gradient."""
         return self._targets(self.momentum_encoder(images, training=training), training)[self.level]
-
-    def compare(self, query: tf.Tensor, target: tf.Tensor, pairs: tf.Tensor | BlockPairs) -> tf.Tensor:
-        """The pixel loss of one direction: maps [B, h, w, D] of unit length, mask or `BlockPairs` -> [B]."""
-        return pixel_consistency(query, target, pairs)
 
     def current_momentum(self) -> tf.Tensor:
         """Momentum that the next update uses, a scalar."""
@@ -224,7 +238,7 @@ class PixPro(tf.keras.Model):
             for level in self.levels:
                 projections = [self.projection(f[level], training=training) for f in features]
                 for queries, projection in zip(said, projections):
-                    queries[level] = self.propagate(projection, training)
+                    queries[level] = self.pixel.query(projection, training)
                     queries["projection"] = projection
         if self.instance is not None:
             for queries, f in zip(said, features):
@@ -250,8 +264,8 @@ class PixPro(tf.keras.Model):
     def _symmetric(self, level, queries, targets, pairs):
         """The pixel loss of both directions on one level, [B]."""
         transposed = pairs.transposed if isinstance(pairs, BlockPairs) else tf.linalg.matrix_transpose(pairs)
-        losses = self.compare(queries[0][level], targets[1][level], pairs)
-        return losses + self.compare(queries[1][level], targets[0][level], transposed)
+        losses = self.pixel.compare(queries[0][level], targets[1][level], pairs)
+        return losses + self.pixel.compare(queries[1][level], targets[0][level], transposed)
 
     def _between_instances(self, queries, targets):
         """The instance loss from the first view to the second, [B]."""
@@ -279,37 +293,25 @@ class PixPro(tf.keras.Model):
         return self.pretext_loss(data, training=False)
 
     def get_config(self):
-        parts = {name: getattr(self, name) for name in _PARTS}
-        parts = {name: part and tf.keras.utils.serialize_keras_object(part) for name, part in parts.items()}
         level = self.level if len(self.levels) == 1 else list(self.levels)
-        return {"name": self.name, **parts, "level": level, **{name: getattr(self, name) for name in _NUMBERS}}
+        encoder = tf.keras.utils.serialize_keras_object(self.encoder)
+        terms = [term for term in (self.pixel, self.instance) if term is not None]
+        terms = [tf.keras.utils.serialize_keras_object(term) for term in terms]
+        if self.instance is not None:
+            terms[-1]["config"]["weight"] = self.instance_weight
+        numbers = {name: getattr(self, name) for name in ("distance", "momentum", "steps", "block")}
+        return {"name": self.name, "encoder": encoder, "terms": terms, "level": level, **numbers}
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> PixPro:
-        parts = {
-            name: tf.keras.utils.deserialize_keras_object(config[name], custom_objects=custom_objects)
-            for name in _PARTS
-            if config.get(name) is not None
-        }
-        return cls(**{**config, **parts})
-
-
-_PARTS = ("encoder", "projection", "propagation", "instance")
-_NUMBERS = ("distance", "momentum", "steps", "pixel_weight", "instance_weight", "block")
-
-
-def _check_terms(pixel_part, instance, pixel_weight, instance_weight):
-    if pixel_weight < 0 or instance_weight < 0 or not (pixel_weight or instance):
-        raise ValueError(
-            "weights must not be negative, and one term must be left. Received "
-            f"pixel_weight={pixel_weight}, instance_weight={instance_weight}, instance={instance}. Pass instance=BYOL() or SimCLR()."
-        )
-    if instance is not None and not instance_weight:
-        raise ValueError("an instance term needs a weight. Received instance_weight=0. Pass instance=None instead.")
-    if pixel_part is not None and not pixel_weight:
-        raise ValueError(
-            "without a pixel term there are no pixel heads. Received heads and pixel_weight=0. Leave them."
-        )
+        config = dict(config)
+        for name in ("encoder", "projection", "propagation", "instance"):  # the last three in files of version 0.1
+            if config.get(name) is not None:
+                config[name] = tf.keras.utils.deserialize_keras_object(config[name], custom_objects=custom_objects)
+        if config.get("terms") is not None:
+            terms = config["terms"]
+            config["terms"] = [tf.keras.utils.deserialize_keras_object(t, custom_objects=custom_objects) for t in terms]
+        return cls(**config)
 
 
 def _entries(batch):

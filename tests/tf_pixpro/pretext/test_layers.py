@@ -76,7 +76,7 @@ def test_wrong_arguments_are_refused():
     for arguments, words in [
         ({"sharpness": 0}, "sharpness must be positive"),
         ({"value_layers": 3}, "value_layers must be 0, 1 or 2"),
-        ({"clamp": -1.0, "sharpness": 0.5}, "no broken power"),
+        ({"clamp": -1.0, "sharpness": 0.5}, "no fractional power"),
     ]:
         with pytest.raises(ValueError, match=words):
             PixelPropagation(**arguments)

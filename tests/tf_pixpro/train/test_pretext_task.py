@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_evonorm import BatchNormAct
 from tf_pixpro import LARS, PixelPropagation, PixPro, ProjectionHead, WarmupCosine
-from tf_pixpro.pretext.normalization import BatchNorm
 from tf_pixpro.train.loop import experiment_config, latest_step
 from tf_pixpro.train.pretext_task import PixProTask, Probe, pretrain
 
@@ -22,7 +22,7 @@ BATCH, STEPS = 8, 6
 def encoder():
     images = tf.keras.Input((None, None, 3))
     x = tf.keras.layers.Conv2D(8, 8, strides=8, use_bias=False)(images)
-    x = tf.nn.relu(BatchNorm()(x))
+    x = BatchNormAct(synchronized=True)(x)
     return tf.keras.Model(images, {"5": tf.keras.layers.Conv2D(8, 1)(x)})
 
 

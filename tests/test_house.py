@@ -51,6 +51,8 @@ PUBLIC = {
         "LARS",
         "PixContrast",
         "PixPro",
+        "PixelConsistency",
+        "PixelContrast",
         "PixelPropagation",
         "ProjectionHead",
         "SimCLR",

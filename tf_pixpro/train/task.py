@@ -140,7 +140,7 @@ def update_metrics(
             metric.update_state(logs[metric.name])
 
 
-def gathered(values: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+def gathered(values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """What a validation step returns so that `collected` finds the rows of every replica; called in the replica's context.
 
     Under `MultiWorkerMirroredStrategy`, the only one whose other replicas this process does not see, tensors are concatenated over all

@@ -109,6 +109,7 @@ def experiment(session: sessions.Session) -> Run:
     for name, mode in (("train_data", "train"), ("validation_data", "eval")):
         if mode in session.mode:
             _check_records(name, params.as_dict()[name]["input_path"])
+    records.check_sets(params.train_data.input_path, params.validation_data.input_path)
     settings = loop.experiment_config(schedule.steps, schedule.batch, dict(config.trainer), dict(config.runtime))
     return Run(
         session,

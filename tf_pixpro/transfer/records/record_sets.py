@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Optional
+from typing import Optional, Union
 
 import tensorflow as tf
 
@@ -62,38 +62,49 @@ def summary_of(input_path: str) -> Optional[dict]:
         return None
 
 
-def check_sets(train: str, validation: str) -> None:
-    """Checks that two sets of records, named by their patterns, are whole and number their classes alike.
+def check_sets(train: Union[str, Sequence[str]], validation: Union[str, Sequence[str]]) -> None:
+    """Checks that sets of records, named by their patterns, are whole and number their classes alike.
 
     Sets without NAME.json, which were not written by `write_records`, are not checked.
 
+    Args:
+      train, validation: patterns such as records/bccd/train-*.tfrecord, a list of them or several with commas.
+
     Raises:
-      Mistake: if one of them holds no images or other files than its NAME.json lists, or a class name has two numbers.
+      Mistake: if a set holds no images or other files than its NAME.json lists, or a class name has two numbers.
     """
-    summaries = {}
-    for pattern in (train, validation):
+    labels: dict = {}
+    for pattern in dict.fromkeys((*_patterns(train), *_patterns(validation))):
         found = summary_of(pattern)
-        if found is None:
+        if found is None or not tf.io.gfile.glob(pattern):
             continue
-        if not found.get("images", found.get("pictures")):
-            raise Mistake(f"records must hold images. Received {pattern}, which holds none. Prepare them again.")
-        files = {os.path.basename(path) for path in tf.io.gfile.glob(pattern)}
-        if files and files != set(found.get("shards", files)):
-            raise Mistake(
-                f"records must be those of one preparation. Received {pattern}, whose files are not those that its "
-                "JSON file lists. "
-                "Prepare them again."
-            )
-        summaries[pattern] = {str(name): int(label) for label, name in found["categories"].items()}
-    if len(summaries) == 2:
-        changed = _renumbered(summaries[train], summaries[validation])
-        if changed:
-            raise Mistake(
-                f"classes must have the same numbers in both sets. Received {changed[0]!r} as "
-                f"{summaries[train][changed[0]]} in {train} and "
-                f"{summaries[validation][changed[0]]} in {validation}. Prepare one of them again into the other's "
-                "folder, or with --names."
-            )
+        _check_files(pattern, found)
+        own = {str(name): int(label) for label, name in found["categories"].items()}
+        for other, known in labels.items():
+            changed = _renumbered(known, own)
+            if changed:
+                raise Mistake(
+                    f"classes must have the same numbers in both sets. Received {changed[0]!r} as {known[changed[0]]} "
+                    f"in {other} and {own[changed[0]]} in {pattern}. Prepare one of them again into the other's folder,"
+                    " or with --names."
+                )
+        labels[pattern] = own
+
+
+def _patterns(given):
+    return [pattern for pattern in (given.split(",") if isinstance(given, str) else list(given or ())) if pattern]
+
+
+def _check_files(pattern, summary):
+    if not summary.get("images", summary.get("pictures")):
+        raise Mistake(f"records must hold images. Received {pattern}, which holds none. Prepare them again.")
+    files = {os.path.basename(path) for path in tf.io.gfile.glob(pattern)}
+    listed = set(summary.get("shards", files))
+    if files - listed or (files != listed and pattern.endswith(("-*", "-*.tfrecord"))):
+        raise Mistake(
+            f"records must be those of one preparation. Received {pattern}, whose files are not those that its JSON "
+            "file lists. Prepare them again."
+        )
 
 
 def align_categories(

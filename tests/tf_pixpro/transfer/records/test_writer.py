@@ -190,3 +190,22 @@ def test_deep_grey_is_scaled_by_its_range(tmp_path, bits, divisor):
     (record,) = examples_of(tmp_path / "out", "train")
     stored = tf.train.Example.FromString(record.numpy()).features.feature["image/encoded"].bytes_list.value[0]
     np.testing.assert_array_equal(tf.io.decode_image(stored)[..., 0], values // divisor)
+
+
+def test_mask_rcnns_parser_takes_objects_without_outlines(tmp_path):
+    """Model Garden's parser crops as many masks as boxes, of every image of the set."""
+    from official.vision.dataloaders import maskrcnn_input, tf_example_decoder
+
+    outline = records.ObjectAnnotation(1, (1, 1, 7, 5), 24, segmentation=[[1, 1, 7, 1, 7, 5, 1, 5]])
+    box = records.ObjectAnnotation(1, (0, 0, 4, 4), 16)
+    images = annotated(tmp_path / "in", 3)
+    objects = ((outline, box), (box,), ())
+    images = [records.AnnotatedImage(i.path, i.number, i.size, o) for i, o in zip(images, objects)]
+    assert write(tmp_path, images, shards=1)["problems"] == {"no outline": 2}
+    decode = tf_example_decoder.TfExampleDecoder(include_mask=True).decode
+    levels = {"min_level": 2, "max_level": 3, "num_scales": 1, "aspect_ratios": [1.0], "anchor_size": 4.0}
+    parser = maskrcnn_input.Parser([32, 32], **levels, include_mask=True, mask_crop_size=8, max_num_instances=4)
+    for record, few in zip(examples_of(tmp_path / "out", "train"), objects):
+        _, labels = parser._parse_train_data(decode(record))
+        assert (labels["gt_classes"].numpy() > 0).sum() == len(few)
+        assert (labels["gt_masks"].numpy()[: len(few), 2:6, 2:6] > 0.5).all()  # each fills its box

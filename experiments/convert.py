@@ -23,7 +23,7 @@ from experiments.builders.pretext import optimizer, pretext_model
 from experiments.configs.pretrain import pixpro_r50_imagenet
 from experiments.launch import session as sessions
 from experiments.launch.schedule import Schedule
-from tf_evonorm.atomic import whole
+from tf_evonorm.atomic import atomic_path
 from tf_evonorm.backbones import resnet
 from tf_pixpro import save_backbone
 from tf_pixpro.checkpoints import pth, pytorch_names
@@ -63,7 +63,7 @@ def convert(input, output, config=None, images=None) -> str:
       ValueError: if the file is no checkpoint or another model's, or `output` is taken.
     """
     if output.endswith((".pth", ".pt")):
-        with whole(output) as partial:
+        with atomic_path(output) as partial:
             return f"{output}: {_to_pth(input, partial, config, images or IMAGENET)}"
     if tf.io.gfile.exists(output) and tf.io.gfile.listdir(output):
         raise ValueError(f"--output must be a folder to be made. Received {output!r}, which holds something.")
@@ -72,7 +72,7 @@ def convert(input, output, config=None, images=None) -> str:
     tree = pth.read(input)
     state, others = _state(tree, input)
     try:
-        with whole(output) as partial:
+        with atomic_path(output) as partial:
             if not any(name.startswith("encoder.") for name in state):
                 return f"{output}: {_encoder(state, partial)}"
             config = config or _config(pytorch_names.model_arguments(state), others["opt"])

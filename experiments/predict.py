@@ -20,7 +20,7 @@ from pycocotools import mask as run_lengths
 from tqdm import tqdm
 
 from experiments.launch import session as sessions
-from tf_evonorm.atomic import whole
+from tf_evonorm.atomic import atomic_path
 from tf_evonorm.mistakes import Mistake
 from tf_pixpro.transfer import paste_back
 from tf_pixpro.transfer.records import ImageFolder
@@ -84,7 +84,7 @@ def predict(
         if len(left_out) == len(names):
             raise Mistake(f"--images must hold images that can be decoded. Received {images!r}, where {reported}.")
         logging.warning("%s", reported)
-    with whole(os.path.join(output, "predictions.json")) as partial, tf.io.gfile.GFile(partial, "w") as file:
+    with atomic_path(os.path.join(output, "predictions.json")) as partial, tf.io.gfile.GFile(partial, "w") as file:
         json.dump(results, file)
     return results
 

@@ -8,7 +8,7 @@ from typing import Optional
 
 import tensorflow as tf
 
-from tf_evonorm.atomic import whole
+from tf_evonorm.atomic import atomic_path
 from tf_pixpro.checkpoints import load_backbone
 from tf_pixpro.pretext.model import PixPro
 from tf_pixpro.views.augment import centre_view, normalized
@@ -113,7 +113,7 @@ def write_served(served: tf.Module, signatures: dict, path: str) -> str:
     """
     path = os.fspath(path).rstrip("/")
     _check_free(path)
-    with whole(path) as partial:
+    with atomic_path(path) as partial:
         tf.saved_model.save(served, partial, signatures=signatures)
     return path
 

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict, config_flags
 from official.common import distribute_utils
 from official.modeling import performance
 
-from tf_evonorm.atomic import whole
+from tf_evonorm.atomic import atomic_path
 
 MODES = ("train", "eval", "train_and_eval")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -281,7 +281,7 @@ def _remember(session):
                 "Take another --workdir, or the config of before."
             )
     if session.chief:
-        with whole(path) as partial, tf.io.gfile.GFile(partial, "w") as file:
+        with atomic_path(path) as partial, tf.io.gfile.GFile(partial, "w") as file:
             file.write(written)
 
 

@@ -21,7 +21,7 @@ import tensorflow as tf
 from experiments.builders import classifier
 from experiments.configs.classify import evonorm_r20_cifar10
 from experiments.launch import session as sessions
-from tf_evonorm.atomic import whole
+from tf_evonorm.atomic import atomic_path
 
 TITLES = {
     "bn_relu": "BatchNorm-ReLU",
@@ -77,7 +77,7 @@ def run(folder: pathlib.Path, source: str, layer: str, batch: int, seed: int, ep
     except FloatingPointError as error:
         print(error)
         accuracy = 0.1
-    with whole(done) as partial:
+    with atomic_path(done) as partial:
         pathlib.Path(partial).write_text(json.dumps(accuracy))
     tf.keras.backend.clear_session()
     gc.collect()

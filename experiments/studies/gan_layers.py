@@ -24,7 +24,7 @@ import tensorflow as tf
 from experiments.builders import generator
 from experiments.configs.synthesize import biggan_32_cifar10
 from experiments.launch import session as sessions
-from tf_evonorm.atomic import whole
+from tf_evonorm.atomic import atomic_path
 
 TITLES = {
     "bn_relu": "BatchNorm-ReLU",
@@ -81,7 +81,7 @@ def run(folder: pathlib.Path, layer: str, seed: int, options):
         print(error)
         result["diverged"] = str(error)
     result["curve"] = curve(folder / "validation", next(iter(SCORES)))
-    with whole(done) as partial:
+    with atomic_path(done) as partial:
         pathlib.Path(partial).write_text(json.dumps(result, indent=1))
     tf.keras.backend.clear_session()
     gc.collect()

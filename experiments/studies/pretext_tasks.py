@@ -26,7 +26,7 @@ from experiments.configs.classify import linear_r18_photos
 from experiments.configs.pretrain import compare_r18_photos
 from experiments.configs.transfer import camvid_fcn_r18
 from experiments.launch import session as sessions
-from tf_evonorm.atomic import whole
+from tf_evonorm.atomic import atomic_path
 from tf_pixpro import data, load_backbone
 from tf_pixpro.pretext.probe import nearest_neighbour_accuracy
 
@@ -85,7 +85,7 @@ def run(folder: pathlib.Path, task: str, seed: int, options):
         for measure in open_measures:
             print(f"{task}, seed {seed}: {measure}", flush=True)
             score = judged(folder / measure, measure, init, seed, options)
-            with whole(folder / f"{measure}.json") as partial:
+            with atomic_path(folder / f"{measure}.json") as partial:
                 pathlib.Path(partial).write_text(json.dumps(score))
             tidy(folder / measure, "*.index", "*.data-*")
     except FloatingPointError as error:

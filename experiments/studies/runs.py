@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from experiments.builders.run import Run
 from experiments.launch import session as sessions
-from tf_evonorm.atomic import whole
+from tf_evonorm.atomic import atomic_path
 
 Results = dict[tuple[str, Any], list]  # (row, column) -> the results of the seeds
 
@@ -70,7 +70,7 @@ class Runs:
         print(", ".join(filter(None, [row, str(column), f"seed {seed}"])), flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         result = measure(row, column, seed)
-        with whole(path) as partial:
+        with atomic_path(path) as partial:
             pathlib.Path(partial).write_text(json.dumps(result, indent=1))
         tf.keras.backend.clear_session()
         gc.collect()

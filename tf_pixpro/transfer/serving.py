@@ -12,7 +12,7 @@ from official.vision.configs import semantic_segmentation
 from official.vision.serving import detection
 from official.vision.serving import semantic_segmentation as segmentation
 
-from tf_evonorm.atomic import whole
+from tf_evonorm.atomic import atomic_path
 from tf_pixpro.views import decode
 
 SIGNATURES = ("image_bytes", "image_tensor", "tf_example")
@@ -91,7 +91,7 @@ def export_transfer(
         "labels": {str(k): v for k, v in (labels or {}).items()},
         "exif": exif,
     }
-    with whole(folder) as partial:
+    with atomic_path(folder) as partial:
         tf.saved_model.save(served, partial, signatures={"serving_default": signatures["image_bytes"], **signatures})
         with tf.io.gfile.GFile(os.path.join(partial, "labels.json"), "w") as file:
             json.dump(described, file)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_evonorm.atomic import whole
+from tf_evonorm.atomic import atomic_path
 from tf_evonorm.mistakes import Mistake
 from tf_evonorm.search.space.graph import BASELINES, Graph
 from tf_evonorm.search.space.graph_layer import layer_from_graph
@@ -141,7 +141,7 @@ def export(search: Study, candidate: Candidate, folder: str) -> str:
     write(path, graph.pruned().to_json() + "\n")
     run = Run(candidate.anchors[0], layer_from_graph(graph, **candidate.layer), candidate.images, candidate.training)
     run.train()
-    with whole(os.path.join(folder, "best_model")) as partial:
+    with atomic_path(os.path.join(folder, "best_model")) as partial:
         tf.saved_model.save(run.model, partial)
     return f"{path}: {graph.formula()}\n{folder}/best_model: {run.anchor.name}, accuracy {run.accuracy():.3f}"
 
@@ -203,5 +203,5 @@ def read(path: str, default: Any) -> Any:
 
 def write(path: str, text: str) -> None:
     """Writes a text file atomically."""
-    with whole(path) as partial, open(partial, "w") as file:
+    with atomic_path(path) as partial, open(partial, "w") as file:
         file.write(text)

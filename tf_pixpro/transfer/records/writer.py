@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 from tqdm import tqdm
 
-from tf_evonorm.atomic import whole
+from tf_evonorm.atomic import atomic_path
 from tf_evonorm.mistakes import Mistake
 from tf_pixpro.transfer.records.annotations import AnnotatedImage, Category, Problems
 from tf_pixpro.transfer.records.example import Contents, tf_example
@@ -202,7 +202,7 @@ def _remove(path):
 def _write_shard(path, images, options, strict, bar, exif, bits):
     problems, numbers = Problems(strict), []
     digest = hashlib.sha256(options.encode())
-    with whole(path) as partial, tf.io.TFRecordWriter(partial) as writer:
+    with atomic_path(path) as partial, tf.io.TFRecordWriter(partial) as writer:
         for image in images:
             contents = Contents(image)
             digest.update(repr(image).encode("utf-8", "surrogateescape") + contents.digest())
@@ -268,5 +268,5 @@ def _checksum(path):
 
 
 def _dump(path, content):
-    with whole(path) as partial, tf.io.gfile.GFile(partial, "w") as file:
+    with atomic_path(path) as partial, tf.io.gfile.GFile(partial, "w") as file:
         json.dump(content, file)

@@ -60,7 +60,7 @@ def recover(path: str | os.PathLike) -> None:
 
 
 def _install(partial, path, replaced):
-    """Puts `partial` in the place of `path`. A folder cannot be replaced in one step, so the old one is renamed first."""
+    """Puts `partial` at `path`. A folder cannot be replaced in one step, so the old one is renamed first."""
     for attempt in range(_ATTEMPTS):
         folders = tf.io.gfile.isdir(path) or tf.io.gfile.isdir(partial)
         try:

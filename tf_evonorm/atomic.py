@@ -70,7 +70,7 @@ def _install(partial, path, replaced):
             tf.io.gfile.rename(partial, path, overwrite=not tf.io.gfile.isdir(partial))
             break
         except tf.errors.OpError:  # another process was between the two
-            if attempt == _ATTEMPTS - 1 or not tf.io.gfile.exists(partial):
+            if attempt == _ATTEMPTS - 1:
                 if not tf.io.gfile.exists(path) and tf.io.gfile.exists(replaced):
                     tf.io.gfile.rename(replaced, path)
                 raise
@@ -115,11 +115,13 @@ def _is_running(process):
 
 def _remove(path):
     """Removes a file or folder that may be there, and may be removed by another process at the same time."""
-    try:
-        if tf.io.gfile.isdir(path):
-            tf.io.gfile.rmtree(path)
-        elif tf.io.gfile.exists(path):
-            tf.io.gfile.remove(path)
-    except tf.errors.NotFoundError:
-        if tf.io.gfile.exists(path):
-            raise
+    for attempt in range(_ATTEMPTS):
+        try:
+            if tf.io.gfile.isdir(path):
+                tf.io.gfile.rmtree(path)
+            elif tf.io.gfile.exists(path):
+                tf.io.gfile.remove(path)
+            return
+        except tf.errors.OpError:
+            if attempt == _ATTEMPTS - 1:
+                raise

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from experiments.prepare import prepare
 from tf_evonorm.mistakes import Mistake
@@ -39,6 +40,29 @@ def test_arguments_of_another_layout(tmp_path):
         prepare("coco", "val", str(tmp_path), root="x")
     with pytest.raises(Mistake, match=r"--format=camvid takes --root\. Received --root --names"):
         prepare("camvid", "val", str(tmp_path), root="x", names=["a"])
+
+
+def test_names_that_other_patterns_would_match_are_changed(shared_data, tmp_path):
+    root = str(shared_data("camvid_sub"))
+    summary = prepare("camvid", "val", str(tmp_path), root=root, name="val-small", progress=False)
+    assert "'val_small'" in summary["notes"][0] and not list(tmp_path.glob("val-*"))
+    assert (tmp_path / "val_small.json").exists()
+
+
+@pytest.mark.parametrize("exif, kept", [("apply", 1), ("ignore", 0)])
+def test_photos_annotated_as_displayed(tmp_path, exif, kept):
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.jpg", exif=tag)
+    image = {"id": 1, "file_name": "a.jpg", "height": 8, "width": 6}
+    whole = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "a.json").write_text(json.dumps(whole))
+    arguments = {"images": str(tmp_path), "annotations": str(tmp_path / "a.json"), "exif": exif, "progress": False}
+    if kept:
+        assert prepare("coco", "train", str(tmp_path / "out"), **arguments)["images"] == 1
+        return
+    with pytest.raises(Mistake, match=r"image 1: an image must have the size of its annotation, \(8, 6\)"):
+        prepare("coco", "train", str(tmp_path / "out"), **arguments)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A trained detector or segmenter as a SavedModel, through Model Garden's serving modules, that runs without this project."""
+"""A trained detector or segmenter as a SavedModel, by Model Garden's serving modules; it runs without this project."""
 
 from __future__ import annotations
 

@@ -90,7 +90,14 @@ def write_records(
     if not kept:
         files.forget()
         raise Mistake(f"no image could be used, and nothing was written. Received {problems.summary()}")
-    summary = {
+    summary = _summary(kept, categories, problems, done)
+    annotations = _as_coco(kept, categories) if all(image.size for image in kept) else None
+    files.publish(done, summary, annotations)
+    return summary
+
+
+def _summary(kept, categories, problems, done):
+    return {
         "images": len(kept),
         "objects": sum(len(image.objects) for image in kept),
         "problems": dict(problems.counts),
@@ -99,9 +106,6 @@ def write_records(
         "categories": {category.label: category.name for category in categories},
         "shards": done,
     }
-    annotations = _as_coco(kept, categories) if all(image.size for image in kept) else None
-    files.publish(done, summary, annotations)
-    return summary
 
 
 def outlined(images: Sequence[AnnotatedImage], problems: Problems) -> list[AnnotatedImage]:

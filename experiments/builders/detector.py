@@ -82,7 +82,7 @@ class Schedule:
     def __post_init__(self):
         if self.steps < 1 or self.batch < 1:
             raise ValueError(
-                f"config.schedule needs steps and batch of 1 or more. Received steps={self.steps}, batch={self.batch}."
+                f"a schedule needs steps and batch of 1 or more. Received steps={self.steps}, batch={self.batch}."
             )
 
     @property

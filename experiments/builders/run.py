@@ -28,7 +28,7 @@ class Run:
         """Trains and prints the last evaluation; returns (model, results)."""
         if self.session.chief:
             print(f"{self.headline}, into {self.session.workdir}", flush=True)
-        with sessions.quiet():
+        with self.session, sessions.quiet():
             model, results = self.train()
         if self.session.chief and results:
             print("  ".join(f"{name} {value:.4f}" for name, value in results.items()))

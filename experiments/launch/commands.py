@@ -13,28 +13,28 @@ PIXPRO = ("pretrain", "classify", "transfer", "prepare", "predict", "convert", "
 EVONORM = ("classify", "search", "synthesize", "export", "benchmark")
 
 
-def pixpro():
+def pixpro() -> None:
     """The command `tf-pixpro`."""
     run("tf-pixpro", PIXPRO, sys.argv[1:])
 
 
-def evonorm():
+def evonorm() -> None:
     """The command `tf-evonorm`."""
     run("tf-evonorm", EVONORM, sys.argv[1:])
 
 
-def run(command: str, binaries: tuple, arguments: list):
+def run(command: str, binaries: tuple, arguments: list) -> None:
     """Runs `experiments.BINARY` as if it had been started with `python -m`.
 
     Args:
       command: what the user typed, for messages.
       binaries: the names that it knows.
-      arguments: those of the command line. --config=NAME or NAME.py, with :VARIANT or without, is a config that is installed here, if there
-        is no such file.
+      arguments: those of the command line. --config=NAME or NAME.py, with :VARIANT or without, is a config that is
+        installed here, if there is no such file.
 
     Raises:
-      SystemExit: with one line, if the first argument is no name of a binary, --config neither a file nor an installed name, or a package
-        is missing.
+      SystemExit: with one line, if the first argument is no name of a binary, --config neither a file nor an installed
+        name, or a package is missing.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(len(name) for name in binaries)
@@ -44,7 +44,8 @@ def run(command: str, binaries: tuple, arguments: list):
     name, *rest = arguments
     if name not in binaries:
         sys.exit(
-            f"{command}: the first argument must be one of {', '.join(binaries)}. Received {name!r}. See {command} --help."
+            f"{command}: the first argument must be one of {', '.join(binaries)}. Received {name!r}. "
+            f"See {command} --help."
         )
     if "--config" in rest[:-1]:  # the flag and its value as two words
         place = rest.index("--config")
@@ -54,13 +55,14 @@ def run(command: str, binaries: tuple, arguments: list):
         runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
     except ModuleNotFoundError as error:
         sys.exit(
-            f"{command}: the packages of the extra `experiments` are needed. Received no {error.name}. Install [experiments]."
+            f"{command}: the packages of the extra `experiments` are needed. Received no {error.name}. "
+            "Install [experiments]."
         )
 
 
 def purpose(name: str) -> str:
     """The first line of a binary's file."""
-    return ast.get_docstring(ast.parse((PROGRAMS / f"{name}.py").read_text())).splitlines()[0]
+    return (ast.get_docstring(ast.parse((PROGRAMS / f"{name}.py").read_text())) or "").partition("\n")[0]
 
 
 def installed(argument: str) -> str:

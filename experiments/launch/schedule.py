@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
+from experiments.launch.sections import SectionMistake
 from tf_pixpro import LARS, WarmupCosine
 
 OPTIMIZERS = {"lars": LARS, "sgd": tf.keras.optimizers.SGD, "adamw": tf.keras.optimizers.AdamW}
@@ -32,7 +34,7 @@ class Schedule:
     def __post_init__(self):
         if self.batch < 1 or self.epochs <= 0 or self.warmup_epochs < 0:
             raise ValueError(
-                "config.schedule needs a batch of 1 or more, epochs above 0 and warmup_epochs of 0 or more. "
+                "a schedule needs a batch of 1 or more, epochs above 0 and warmup_epochs of 0 or more. "
                 f"Received batch={self.batch}, epochs={self.epochs}, warmup_epochs={self.warmup_epochs}."
             )
 
@@ -40,9 +42,9 @@ class Schedule:
     def epoch(self) -> int:
         """Steps of an epoch."""
         if self.images < self.batch:
-            raise ValueError(
-                f"an epoch needs at least one batch. Received {self.images} images and config.schedule.batch={self.batch}. "
-                "Pass --config.schedule.batch with fewer."
+            raise SectionMistake(
+                f"an epoch needs at least one batch. Received {self.images} images and "
+                f"config.schedule.batch={self.batch}. Pass --config.schedule.batch with fewer."
             )
         return self.images // self.batch
 
@@ -67,8 +69,21 @@ class Schedule:
         return WarmupCosine(self.peak, self.steps, self.warmup_steps)
 
 
-def intervals(schedule, steps_per_loop=10, checkpoint_epochs=1, evaluation_epochs=5, max_to_keep=3) -> dict:
-    """Model Garden's trainer settings: how often the bar moves (steps), what is saved and evaluated (epochs), checkpoints kept."""
+def intervals(
+    schedule: Schedule,
+    steps_per_loop: int = 10,
+    checkpoint_epochs: float = 1,
+    evaluation_epochs: float = 5,
+    max_to_keep: int = 3,
+) -> dict[str, Any]:
+    """Model Garden's trainer settings.
+
+    Args:
+      schedule: of the run.
+      steps_per_loop: steps between two updates of the progress bar.
+      checkpoint_epochs, evaluation_epochs: epochs between two checkpoints and two evaluations.
+      max_to_keep: checkpoints kept.
+    """
     return {
         "steps_per_loop": min(steps_per_loop, schedule.steps),
         "checkpoint_interval": max(1, int(checkpoint_epochs * schedule.epoch)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import dis
 import logging as std_logging
 import os
@@ -133,9 +132,6 @@ def _parse(argv: list) -> list:
             key, _, hint = text.partition(" ")
             hint = f" {hint}" if hint else ""
             text = f"a flag changes a key that the config file has. Received {key}.{hint} Copy the file to add others."
-        elif isinstance(error, flags.UnrecognizedFlagError) and "Did you mean" not in text:
-            close = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=1)
-            text += f". Did you mean --{close[0]}?" if close else ""
         sys.exit(f"{program()}: {text} See --help.")
 
 

@@ -1,30 +1,31 @@
-"""Which normalization serves a generator best: one budget for all, several seeds, a classifier as judge.
+"""Which normalization suits a generator best: the same budget for all, several seeds, a classifier's features.
 
-    python -m experiments.classify --config=experiments/configs/classify/evonorm_r20_cifar10.py --config.norm_act.layer=bn_relu \\
-      --config.source.path=cifar10.zip --config.schedule.epochs=20.0 --workdir=workdir/judge
-    python -m experiments.benchmark synthesis --source=cifar10.zip --classifier=workdir/judge --workdir=workdir/synthesis --figure=gan.jpg
+    python -m experiments.classify --config=experiments/configs/classify/evonorm_r20_cifar10.py \\
+      --config.norm_act.layer=bn_relu --config.source.path=cifar10.zip --config.schedule.epochs=20.0 \\
+      --workdir=workdir/judge
+    python -m experiments.benchmark synthesis --source=cifar10.zip --classifier=workdir/judge \\
+      --workdir=workdir/synthesis --figure=gan.jpg
 
-Each run is `experiments/synthesize.py` with the config biggan_32_cifar10 and another layer in the generator. The scores are the
-Fréchet distance and the Inception Score by the classifier's features, called after it: they can be compared with each other and with
-no published FID. A run that is done is not done again; `--layers` and `--seeds` divide the work among processes. A run that diverges is
-reported as such.
+Each run is `experiments/synthesize.py` with the config biggan_32_cifar10 and another layer in the generator. The scores
+are the Fréchet distance and the Inception Score by the features of that classifier; they are comparable with each other
+and with no published FID. A run that is done is not repeated; `--layers` and `--seeds` divide the work among processes.
+A run that diverges is reported as such.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import json
+import functools
 import pathlib
-import statistics
+from collections.abc import Sequence
+from typing import Optional
 
 import numpy as np
 import tensorflow as tf
 
 from experiments.builders import generator
 from experiments.configs.synthesize import biggan_32_cifar10
-from experiments.launch import session as sessions
-from tf_evonorm.atomic import atomic_path
+from experiments.studies import runs
 
 TITLES = {
     "bn_relu": "BatchNorm-ReLU",
@@ -35,60 +36,45 @@ TITLES = {
     "pixel_relu": "PixelNorm-ReLU",
 }
 JUDGE = "judge"
-SCORES = {f"frechet_distance_{JUDGE}": "Fréchet distance", f"inception_score_{JUDGE}": "Inception Score"}
+DISTANCE, SCORE = f"frechet_distance_{JUDGE}", f"inception_score_{JUDGE}"
+PATTERN = "{row}_{seed}/result.json"
 
 
-def main(arguments):
-    parser = argparse.ArgumentParser(prog="experiments.benchmark synthesis", description=__doc__.split("\n")[0])
-    parser.add_argument("--source", required=True, help="folder or zip with train/CLASS, images of 32 x 32")
-    parser.add_argument("--classifier", required=True, help="folder of a run of experiments.classify, the judge")
-    parser.add_argument("--workdir", required=True, help="folder of the runs")
-    parser.add_argument(
-        "--layers", nargs="*", default=list(TITLES)[:4], choices=list(TITLES), help="those to train now"
-    )
-    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], help="those to train now")
+def main(arguments: Sequence[str]) -> None:
+    """Trains what is not done yet, prints the table and draws the figure."""
+    parser = runs.parser("synthesis", __doc__, layers=tuple(TITLES))
+    parser.set_defaults(layers=list(TITLES)[:4])
+    parser.add_argument("--source", required=True, help="folder or zip with train/CLASS, images of 32 x 32 pixels")
+    parser.add_argument("--classifier", required=True, help="folder of a run of experiments.classify")
     parser.add_argument("--steps", type=int, help="of each run; the config's by default")
     parser.add_argument("--batch", type=int, help="images per step; the config's by default")
-    parser.add_argument("--figure", help="picture to be drawn, PNG or JPEG: curves and samples")
     options = parser.parse_args(arguments)
-    folder = pathlib.Path(options.workdir)
-    for seed in options.seeds:
-        for layer in options.layers:
-            run(folder / f"{layer}_{seed}", layer, seed, options)
-    found = results(folder)
+    runs.Runs(options.workdir, PATTERN).run(functools.partial(train, options), options.layers, options.seeds)
+    found = results(options.workdir)
     print(text(found))
     if options.figure:
-        draw(found, options.figure)
+        draw(found, options.workdir, options.figure)
 
 
-def run(folder: pathlib.Path, layer: str, seed: int, options):
-    """One training, unless its folder already has a result."""
-    done = folder / "result.json"
-    if done.exists():
-        return
+def train(options: argparse.Namespace, layer: str, _: str, seed: int) -> dict:
+    """Trains one generator; returns its scores or how it diverged, and the distance over the steps."""
+    folder = options.workdir / f"{layer}_{seed}"
     config = biggan_32_cifar10.get_config()
-    config.seed = seed
     config.source.path = options.source
     config.norm_act.layer = layer
     config.scores.update(classifier=options.classifier, name=JUDGE)
     config.schedule.update(steps=options.steps or config.schedule.steps, batch=options.batch or config.schedule.batch)
-    print(f"{layer}, seed {seed}", flush=True)
-    result = {}
     try:
-        _, scores = generator.experiment(sessions.start_session(config, str(folder))).start()
-        result = {name: scores[name] for name in SCORES}
+        scores = runs.train(generator.experiment, config, folder, seed)
+        result = {name: scores[name] for name in (DISTANCE, SCORE)}
     except FloatingPointError as error:
         print(error)
-        result["diverged"] = str(error)
-    result["curve"] = curve(folder / "validation", next(iter(SCORES)))
-    with atomic_path(done) as partial:
-        pathlib.Path(partial).write_text(json.dumps(result, indent=1))
-    tf.keras.backend.clear_session()
-    gc.collect()
+        result = {"diverged": str(error)}
+    return {**result, "curve": curve(folder / "validation", DISTANCE)}
 
 
-def curve(folder: pathlib.Path, name: str) -> list:
-    """[(step, value), ...] of one number in a folder of summaries."""
+def curve(folder: pathlib.Path, name: str) -> list[tuple[int, float]]:
+    """Returns [(step, value), ...] of one scalar in a folder of summaries."""
     return [
         (event.step, float(tf.make_ndarray(value.tensor)))
         for file in sorted(folder.glob("events.*"))
@@ -98,63 +84,46 @@ def curve(folder: pathlib.Path, name: str) -> list:
     ]
 
 
-def results(folder: pathlib.Path) -> dict:
-    """layer -> results of the seeds that are done, with the path of each one's last `samples`."""
-    found = {}
-    for done in sorted(folder.glob("*/result.json")):
-        grids = sorted(done.parent.glob("pictures/samples-*.png"), key=lambda path: int(path.stem.split("-")[1]))
-        one = {**json.loads(done.read_text()), "samples": grids[-1] if grids else None}
-        found.setdefault(done.parent.name.rsplit("_", 1)[0], []).append(one)
-    return found
+def results(folder: pathlib.Path) -> dict[str, list[dict]]:
+    """Returns layer -> results of the seeds that are done."""
+    return {layer: seeds for (layer, _), seeds in runs.Runs(folder, PATTERN).results(TITLES).items()}
 
 
-def text(found: dict) -> str:
-    """Markdown: a row for each layer with mean and standard deviation of each score, each seed's distance, and how many diverged."""
-    rows = [
-        "| layer | " + " | ".join(SCORES.values()) + " | distance of each seed | diverged |",
-        "|---|---|---|---|---|",
-    ]
-    for layer, title in TITLES.items():
-        runs = found.get(layer, [])
-        sound = [one for one in runs if "diverged" not in one]
-        if not runs:
-            continue
-        cells = []
-        for name in SCORES:
-            values = [one[name] for one in sound]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.mean(values):.2f} ± {spread:.2f}" if values else "-")
-        each = "  ".join(f"{one[next(iter(SCORES))]:.2f}" for one in sound)
-        rows.append(f"| {title} | {' | '.join(cells)} | {each} | {len(runs) - len(sound)} of {len(runs)} |")
-    return "\n".join(rows)
+def samples(folder: pathlib.Path, layer: str) -> Optional[pathlib.Path]:
+    """Returns the last grid of samples of the first seed of a layer, if there is one."""
+    for run in sorted(folder.glob(f"{layer}_*"), key=lambda path: path.name.rpartition("_")[2].zfill(9)):
+        grids = sorted(run.glob("pictures/samples-*.png"), key=lambda path: int(path.stem.split("-")[1]))
+        return grids[-1] if grids else None
+    return None
 
 
-def draw(found: dict, path: str):
-    """Fréchet distance over steps, a line for each seed, a colour for each layer; beside it the first seed's last samples."""
-    import matplotlib
+def text(found: dict[str, list[dict]]) -> str:
+    """Returns a Markdown table with a row for each layer: scores over seeds, each distance, how many diverged."""
+    rows = []
+    for layer, seeds in found.items():
+        finite = [one for one in seeds if "diverged" not in one]
+        cells = [runs.mean_and_deviation([one[name] for one in finite], digits=2) for name in (DISTANCE, SCORE)]
+        each = "  ".join(f"{one[DISTANCE]:.2f}" for one in finite)
+        rows.append([TITLES[layer], *cells, each, f"{len(seeds) - len(finite)} of {len(seeds)}"])
+    head = ["layer", "Fréchet distance", "Inception Score", "distance of each seed", "diverged"]
+    return runs.markdown(head, rows)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    layers = [layer for layer in TITLES if layer in found]
-    grids = [layer for layer in layers if found[layer][0]["samples"]]
-    widths = [2.2] + [1] * len(grids)
-    figure, panels = pyplot.subplots(
-        1, len(widths), figsize=(2.4 * sum(widths), 3.6), dpi=110, width_ratios=widths, squeeze=False
-    )
-    axes, *others = panels[0]
-    for number, layer in enumerate(layers):
-        for index, one in enumerate(found[layer]):
-            points = [point for point in one["curve"] if point[0]]
-            label = "" if index else TITLES[layer]
-            axes.plot(*np.transpose(points or [(), ()]), marker=".", color=f"C{number}", alpha=0.7, label=label)
-    axes.set(xlabel="steps of the generator", ylabel="Fréchet distance of the judge's features")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    for panel, layer in zip(others, grids):
-        panel.imshow(pyplot.imread(found[layer][0]["samples"]))
-        panel.set_title(TITLES[layer], fontsize=9)
-        panel.axis("off")
-    figure.tight_layout()
-    figure.savefig(path)
-    pyplot.close(figure)
+def draw(found: dict[str, list[dict]], folder: pathlib.Path, path: str) -> None:
+    """Draws the distance over steps, a line for each seed and a colour for each layer, beside the last samples."""
+    from matplotlib.image import imread  # imported only where a figure is drawn
+
+    grids = {layer: grid for layer in found if (grid := samples(folder, layer))}
+    with runs.figure(path, [5.3] + [2.4] * len(grids), 3.6) as (axes, *panels):
+        for number, (layer, seeds) in enumerate(found.items()):
+            for index, one in enumerate(seeds):
+                points = [point for point in one["curve"] if point[0]]
+                label = "" if index else TITLES[layer]
+                axes.plot(*np.transpose(points or [(), ()]), marker=".", color=f"C{number}", alpha=0.7, label=label)
+        axes.set(xlabel="steps of the generator", ylabel="Fréchet distance of the classifier's features")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        for panel, (layer, grid) in zip(panels, grids.items()):
+            panel.imshow(imread(grid))
+            panel.set_title(TITLES[layer], fontsize=9)
+            panel.axis("off")

@@ -72,8 +72,7 @@ class Runs:
         result = measure(row, column, seed)
         with atomic_path(path) as partial:
             pathlib.Path(partial).write_text(json.dumps(result, indent=1))
-        tf.keras.backend.clear_session()
-        gc.collect()
+        _release_memory()
 
     def results(self, rows: Iterable[str], columns: Collection[Any] = ("",)) -> Results:
         """Returns (row, column) -> the results of all seeds that are done, in the order of the seeds."""
@@ -120,7 +119,13 @@ def train(
         _, results = experiment(sessions.start_session(config, str(folder), mode)).start()
     finally:
         logger.handlers[:] = handlers  # the log of this run gets no lines of the next one
+        _release_memory()
     return results
+
+
+def _release_memory() -> None:
+    tf.keras.backend.clear_session()
+    gc.collect()
 
 
 def parser(name: str, description: Optional[str], **choices: Sequence[str]) -> argparse.ArgumentParser:

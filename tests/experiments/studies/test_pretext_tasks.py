@@ -1,4 +1,4 @@
-"""The comparison of pretext tasks: its table and figure from given numbers, what is done is not done again, a tiny run of all of it."""
+"""The comparison of pretext tasks: table and figure of given numbers, no run is repeated, a tiny comparison."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 
 from experiments import benchmark
 from experiments.configs.pretrain import compare_r18_photos
-from experiments.studies import pretext_tasks
+from experiments.studies import pretext_tasks, runs
 
 
 def written(folder, numbers):
@@ -21,7 +21,7 @@ def test_table_and_figure(tmp_path):
     # 10, 12 and 14 have mean 12 and standard deviation 2.
     numbers = {("pixpro", seed, "probe"): value for seed, value in ((10, 0.14), (2, 0.12), (0, 0.10))}
     written(tmp_path, {**numbers, ("scratch", 0, "linear"): 0.085, ("byol", 1, "probe"): 0.5})
-    table = pretext_tasks.scores(tmp_path)
+    table = runs.Runs(tmp_path, pretext_tasks.PATTERN).results(pretext_tasks.TASKS, pretext_tasks.MEASURES)
     assert table["pixpro", "probe"] == [0.10, 0.12, 0.14] and ("pixpro", "knn") not in table
     rows = dict(line.strip("| ").split(" | ", 1) for line in pretext_tasks.text(table).splitlines()[2:])
     assert rows == {
@@ -36,22 +36,22 @@ def test_table_and_figure(tmp_path):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What was started, in the place of running it: (binary, config, folder, seed)."""
+    """What would have been trained: (builder, config, folder, seed)."""
     started = []
 
-    def start(binary, config, folder, seed, mode="train_and_eval"):
-        started.append((binary.__module__.rpartition(".")[2], config, folder, seed))
+    def train(experiment, config, folder, seed, mode="train_and_eval"):
+        started.append((experiment.__module__.rpartition(".")[2], config, folder, seed))
         folder.mkdir(parents=True)
         (folder / "ckpt-1.index").write_text("")
         (folder / "backbone.index").write_text("")
         return {"accuracy": 0.2, "mean_iou": 0.3}
 
-    monkeypatch.setattr(pretext_tasks, "start", start)
+    monkeypatch.setattr(pretext_tasks.runs, "train", train)
     monkeypatch.setattr(pretext_tasks, "neighbours", lambda config, seed: 0.1)
     return started
 
 
-def test_each_encoder_is_trained_once_and_judged_by_all(tmp_path, calls, capsys):
+def test_each_encoder_is_trained_once_and_evaluated_by_all_measures(tmp_path, calls, capsys):
     arguments = [
         f"--workdir={tmp_path}",
         "--source=photos.zip",
@@ -64,16 +64,16 @@ def test_each_encoder_is_trained_once_and_judged_by_all(tmp_path, calls, capsys)
     ]
     benchmark.main(["pretext", *arguments, "scratch", "fpn"])
     assert [call[0] for call in calls] == [
-        "classify",
-        "transfer",
-        "transfer",
-        "pretrain",
-        "classify",
-        "transfer",
-        "transfer",
+        "classifier",
+        "detector",
+        "detector",
+        "pretext",
+        "classifier",
+        "detector",
+        "detector",
     ]
     assert {call[3] for call in calls} == {1}
-    assert [call[1].init for call in calls if call[0] != "pretrain"] == [""] * 3 + [
+    assert [call[1].init for call in calls if call[0] != "pretext"] == [""] * 3 + [
         str(tmp_path / "fpn-1/pretrain/backbone")
     ] * 3
     linear, probe, finetuned, pretraining = (call[1] for call in calls[:4])
@@ -111,8 +111,9 @@ def test_a_tiny_comparison(tmp_path, capsys):
     pretext_tasks.main(arguments)
     first = capsys.readouterr().out
     assert "fpn, seed 0: pre-training" in first and (tmp_path / "all.png").exists()
+    study = runs.Runs(tmp_path, pretext_tasks.PATTERN)
     for measure in pretext_tasks.MEASURES:
-        (score,) = pretext_tasks.scores(tmp_path)["fpn", measure]
+        (score,) = study.results(["fpn"], [measure])["fpn", measure]
         assert 0 <= score <= 1 and np.isfinite(score)
     pretext_tasks.main(arguments)
     again = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What happens after each inner loop of training: the progress bar, the stop at a non-finite loss, the pictures."""
+"""What happens after each inner loop of training: the progress bar, the stop at a non-finite loss, the figures."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
-
-from tf_pixpro.pretext.figures import correspondence_figure, similarity_figure
 
 
 class Progress:
@@ -50,7 +48,7 @@ class Progress:
         self._done, self._since = done, now
 
     def restart(self, _: Any = None) -> None:
-        """Starts the clock anew, after something that was not training."""
+        """Restarts the clock after work that was not training."""
         self._since = time.monotonic() if self._since is not None else None
 
 
@@ -61,7 +59,7 @@ class StopAtNonFinite:
         self._step, self._workdir = global_step, workdir
 
     def __call__(self, output):
-        counted = "nonfinite_steps" in output  # else the task does not look at each step, and the mean loss has to tell
+        counted = "nonfinite_steps" in output  # else no task counted each step, and the mean loss decides
         behind = int(output.pop("nonfinite_steps") if counted else not np.isfinite(float(output["training_loss"])))
         if behind:
             raise FloatingPointError(
@@ -72,7 +70,7 @@ class StopAtNonFinite:
 
 
 class Pictures:
-    """Writes correspondences and similarity maps of a few images as TensorBoard pictures.
+    """Writes correspondences and similarity maps of a few images as TensorBoard images.
 
     Args:
       model: a `PixPro`.
@@ -96,6 +94,8 @@ class Pictures:
         self._project = tf.function(lambda images: model.project(images, training=False))
 
     def __call__(self, _):
+        from tf_pixpro.pretext.figures import correspondence_figure, similarity_figure  # they import matplotlib
+
         if self._step.numpy() < self._next:
             return
         self._next = self._step.numpy() + self._every

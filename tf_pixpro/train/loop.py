@@ -12,6 +12,7 @@ from absl import logging
 from official.core import base_task, config_definitions, train_lib, train_utils
 from official.modeling import optimization
 
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.train.actions import Progress, StopAtNonFinite
 
 MODES = ("train", "eval", "train_and_eval")
@@ -61,7 +62,7 @@ def run(
     train_actions: Callable[[Any], list] | None = None,
     progress: bool = True,
 ) -> tuple[tf.keras.Model, dict[str, float]]:
-    """Trains, evaluates, or both, with Model Garden's loop; starting again in the same folder goes on where the run was.
+    """Trains, evaluates, or both, with Model Garden's loop; a run started again in its folder is resumed.
 
     Args:
       task: a Model Garden task made with logging_dir=workdir.
@@ -80,13 +81,13 @@ def run(
       none).
 
     Raises:
-      ValueError: if mode is unknown, 'eval' finds no checkpoint, or the latest one cannot be read.
+      Mistake: if mode is unknown, 'eval' finds no checkpoint, or the latest one cannot be read.
       FloatingPointError: at the end of the inner loop in which a loss became non-finite; nothing is saved after that step.
     """
     if mode not in MODES:
-        raise ValueError(f"mode must be train, eval or train_and_eval. Received mode={mode!r}.")
+        raise Mistake(f"mode must be train, eval or train_and_eval. Received mode={mode!r}.")
     if mode == "eval" and not tf.train.latest_checkpoint(workdir):
-        raise ValueError(f"mode='eval' needs a checkpoint. Received workdir={workdir!r} without one. Train first.")
+        raise Mistake(f"mode='eval' needs a checkpoint. Received workdir={workdir!r} without one. Train first.")
     _check_readable(tf.train.latest_checkpoint(workdir))
     if "train" in mode and latest_step(workdir) >= config.trainer.train_steps:
         logging.warning("%s holds all %d steps of this run; nothing is left to train.", workdir, latest_step(workdir))
@@ -146,8 +147,8 @@ def _check_readable(checkpoint):
         for name in reader.get_variable_to_dtype_map():
             reader.get_tensor(name)
     except (IndexError, ValueError, tf.errors.OpError) as error:
-        raise ValueError(
-            f"the latest checkpoint must be whole. Received {checkpoint}, which cannot be read: {error}. Put an older one first in the "
+        raise Mistake(
+            f"the latest checkpoint must be complete. Received {checkpoint}, which cannot be read: {error}. Put an older one first in the "
             "file `checkpoint` beside it, or take another working folder."
         ) from error
 
@@ -165,12 +166,12 @@ class _Best(train_utils.BestCheckpointExporter):
 
 
 def _follower_folder(workdir, best):
-    """A folder for a worker that is not the chief: it takes part in saving, and must think the same checkpoint the best so far."""
+    """A folder for a worker that is not the chief: it takes part in saving and must know the best result."""
     folder = tempfile.mkdtemp()
-    known = os.path.join(workdir, best, "info.json")
-    if tf.io.gfile.exists(known):
+    best_info = os.path.join(workdir, best, "info.json")
+    if tf.io.gfile.exists(best_info):
         tf.io.gfile.makedirs(os.path.join(folder, best))
-        tf.io.gfile.copy(known, os.path.join(folder, best, "info.json"))
+        tf.io.gfile.copy(best_info, os.path.join(folder, best, "info.json"))
     return folder
 
 
@@ -182,7 +183,7 @@ class _Runner(train_lib.OrbitExperimentRunner):
         latest = tf.train.latest_checkpoint(self.model_dir)
         if self.strategy.extended.should_checkpoint or not latest:
             return manager
-        # The others save into folders of their own (all must take part); give them the chief's last word, and its step.
+        # The others save into folders of their own (all must take part); give them the chief's latest checkpoint and its step.
         own = os.path.join(manager.directory, os.path.basename(latest))
         for file in tf.io.gfile.glob(f"{latest}.*"):
             tf.io.gfile.copy(file, own + file[len(latest) :])

@@ -1,5 +1,7 @@
 """Actions after an inner loop: the bar's numbers, and which step a stop names."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -47,3 +49,13 @@ def test_the_stop_sees_a_bad_mean_where_steps_are_not_looked_at():
     stop({"training_loss": 1.0})
     with pytest.raises(FloatingPointError, match="not by step 40"):
         stop({"training_loss": float("nan")})
+
+
+@pytest.mark.parametrize("modules", ["tf_evonorm", "tf_pixpro", "tf_pixpro.train.pretext_task"])
+def test_training_imports_neither_matplotlib_nor_optuna_nor_vision(modules):
+    """A task that draws nothing does not pay for what draws; only the figures of a run import matplotlib."""
+    code = (
+        f"import sys, {modules}; print(*(n for n in ('matplotlib', 'optuna', 'official.vision') if n in sys.modules))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert answer.stdout.split() == []

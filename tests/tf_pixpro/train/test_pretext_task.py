@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tf_evonorm import BatchNormAct
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro import LARS, PixelPropagation, PixPro, ProjectionHead, WarmupCosine
 from tf_pixpro.train.loop import experiment_config, latest_step
 from tf_pixpro.train.pretext_task import PixProTask, Probe, pretrain
@@ -226,9 +227,9 @@ def _workers(count, folder, steps):
 
 
 def test_mistakes(tmp_path):
-    with pytest.raises(ValueError, match="Received mode='both'"):
+    with pytest.raises(Mistake, match="Received mode='both'"):
         run(tmp_path, "both")
-    with pytest.raises(ValueError, match="Train first"):
+    with pytest.raises(Mistake, match="Train first"):
         run(tmp_path, "eval")
     with pytest.raises(ValueError, match="Received evaluation=None"):
         run(tmp_path, "train_and_eval", evaluation=None)

@@ -14,7 +14,8 @@ from tf_evonorm.layers.norm_act import NormAct
 __all__ = ["ConditionalNormAct", "SelfAttention", "discriminator", "generator"]
 
 CHANNELS = 128
-# For each resolution the channels of the generator's stages, from 4 x 4 upwards, in units of 128: (in, out) by neighbours.
+# For each resolution the channels of the generator's stages, from 4 x 4 upwards, in units of 128: (in, out) by
+# neighbours.
 GENERATOR = {
     32: (4, 4, 4, 4),
     64: (16, 16, 8, 4, 2),
@@ -48,8 +49,8 @@ def generator(
       num_classes: K.
       latent: length z of the latent vector.
       embedding: length of the class embedding, which all layers share.
-      norm_act: callable returning a fresh `NormAct`, called with affine=False for the conditional ones; None is BatchNorm and ReLU
-        over all replicas.
+      norm_act: callable returning a fresh `NormAct`, called with affine=False for the conditional ones; None is
+        BatchNorm and ReLU over all replicas.
       attention: side of the map after which self-attention stands, pixels; None or 0 for none.
       output_channels: of the last convolution, of which the first three are the image.
 
@@ -59,10 +60,10 @@ def generator(
     Raises:
       ValueError: an unknown resolution, or a width that leaves no whole channels in the bottlenecks.
 
-    Source: BigGAN, appendix B (BigGAN-deep). With ImageNet's classes and 128 pixels it has 50,244,484 trainable parameters, as
-      compare_gan's test of its own re-implementation asserts; the authors' released modules have output_channels=128, which makes
-      50.4 million, the paper's number, and 55.9 million with 256 pixels. 32 and 64 pixels follow the first author's PyTorch code,
-      where the paper has none; their numbers are unconfirmed.
+    Source: BigGAN, appendix B (BigGAN-deep). With ImageNet's classes and 128 pixels it has 50,244,484 trainable
+      parameters, as compare_gan's test of its own re-implementation asserts; the authors' released modules have
+      output_channels=128, which makes 50.4 million, the paper's number, and 55.9 million with 256 pixels. 32 and 64
+      pixels follow the first author's PyTorch code, where the paper has none; their numbers are unconfirmed.
     """
     channels = _channels(resolution, width, GENERATOR[_known(resolution)])
     norm_act = norm_act or (lambda **options: BatchNormAct(synchronized=True, **options))
@@ -93,14 +94,15 @@ def discriminator(
       attention: side of the map after which self-attention stands, pixels; None or 0 for none.
 
     Returns:
-      `tf.keras.Model`, [images [B, H, W, 3] in -1..1, label [B] integer] -> scores [B] float32, high for images taken for real.
+      `tf.keras.Model`, [images [B, H, W, 3] in -1..1, label [B] integer] -> scores [B] float32, high for images taken
+      for real.
 
     Raises:
       ValueError: as `generator`.
 
-    Source: BigGAN, appendix B (BigGAN-deep), with the projection of Miyato and Koyama 2018: 34,590,210 trainable parameters for
-      ImageNet at 128 pixels, as compare_gan's test asserts and the paper says (34.6 million). The last map is summed over its places,
-      as in the first author's PyTorch code; compare_gan takes the mean.
+    Source: BigGAN, appendix B (BigGAN-deep), with the projection of Miyato and Koyama 2018: 34,590,210 trainable
+      parameters for ImageNet at 128 pixels, as compare_gan's test asserts and the paper says (34.6 million). The last
+      map is summed over its places, as in the first author's PyTorch code; compare_gan takes the mean.
     """
     multiples, halvings = DISCRIMINATOR[_known(resolution)]
     channels = _channels(resolution, width, multiples)
@@ -127,8 +129,8 @@ def discriminator(
 class SelfAttention(tf.keras.layers.Layer):
     """x + gain * attention over all places of the map: [B, H, W, C] -> the same; even sides, C a multiple of 8.
 
-    Keys and values are the largest of every 2 x 2 places; queries and keys have C / 8 channels, values C / 2. The learned gain
-    starts at 0.
+    Keys and values are the largest of every 2 x 2 places; queries and keys have C / 8 channels, values C / 2. The
+    learned gain starts at 0.
 
     Source: Zhang et al. 2019 (SAGAN), as BigGAN has it: without biases, spectrally normalized.
     """

@@ -20,14 +20,16 @@ class OneGeneration(tf.keras.layers.Layer):
 
 
 def refuse_mixing(name: str, inputs: Any) -> None:
-    """Raises where a layer of `tf.keras` is called by a model of another Keras, which would build and not see its weights.
+    """Raises where a layer of `tf.keras` is called by a model of another Keras, which would build and not see its
+    weights.
 
     Args:
       name: of the layer's class, for the message.
       inputs: what the layer is called with.
 
     Raises:
-      TypeError: an input is symbolic in another Keras, or a layer of another Keras is calling. The message says what to set.
+      TypeError: an input is symbolic in another Keras, or a layer of another Keras is calling. The message says what to
+        set.
     """
     for package in ("keras", "tf_keras"):
         other = sys.modules.get(package)
@@ -72,7 +74,8 @@ def unscaled(optimizer: tf.keras.optimizers.Optimizer, gradients: list) -> list:
 
 
 def layered(model: tf.keras.Model) -> tf.keras.Model | tf.train.Checkpoint:
-    """What checkpoints hold of a functional model: its layers with weights in their order, so that both generations read the other's.
+    """What checkpoints hold of a functional model: its layers with weights in their order, so that both generations
+    read the other's.
 
     Keras 2 names them so by itself; Keras 3 counts all operations and hides the kernels of its convolutions.
     """

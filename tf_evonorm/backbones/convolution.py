@@ -94,8 +94,10 @@ class SymmetricMaxPool(tf.keras.layers.Layer):
     Output shape: [B, ceil(H / stride), ceil(W / stride), C].
     """
 
-    def __init__(self, window: int = 3, stride: int = 2, **kwargs: Any):
-        super().__init__(**kwargs)
+    def __init__(
+        self, window: int = 3, stride: int = 2, trainable: bool = True, dtype: Any = None, name: str | None = None
+    ):
+        super().__init__(trainable=trainable, dtype=dtype, name=name)
         self.window = window
         self.stride = stride
 

@@ -24,7 +24,8 @@ def backbone(name: str = "resnet", **arguments: Any) -> backbones.Backbone:
 
     Args:
       name: a key of `BACKBONES`.
-      **arguments: keyword arguments of that function. The model's own name is `model_name`, as `name` chooses the backbone.
+      **arguments: keyword arguments of that function. The model's own name is `model_name`, as `name` chooses the
+        backbone.
 
     Returns:
       The model.

@@ -37,9 +37,9 @@ def resnet(
 
     Args:
         depth: 18 or 34 (two 3x3 convolutions per block); 50, 101 or 152 (bottlenecks).
-        norm_act: callable returning a fresh layer, called as `norm_act(apply_act=..., gamma_initializer=..., name=...)`.
-            None is BatchNorm (epsilon 1e-5, momentum 0.9) and ReLU. The last norm of a branch and that of a shortcut
-            have no activation; a plain ReLU follows their sum.
+        norm_act: callable returning a fresh layer, called as `norm_act(apply_act=..., gamma_initializer=...,
+            name=...)`. None is BatchNorm (epsilon 1e-5, momentum 0.9) and ReLU. The last norm of a branch and that of a
+            shortcut have no activation; a plain ReLU follows their sum.
         input_size: (height, width, channels) of the images, pixels; None where unknown.
         width: factor of all channel counts, may be a fraction; each product is rounded down.
         blocks: residual blocks of each level, three levels for the networks of CIFAR; None is what the depth says.

@@ -187,10 +187,11 @@ def evonorm_b_in_training(
     kind: str,
     x: tf.Tensor,
     parameters: list[tf.Tensor],
-    axis: int,
-    epsilon: float,
-    synchronized: bool,
-    compiled: bool | None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    synchronized: bool = False,
+    compiled: bool | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """`evonorm_b` of the batch itself: (y, variance [C], number of values of each channel, over all replicas)."""
     measures = _Measures(epsilon, axis=axis, synchronized=synchronized)

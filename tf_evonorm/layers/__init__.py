@@ -9,8 +9,8 @@ from tf_evonorm.layers.evonorm import (
     EvoNormS0,
     EvoNormS1,
     EvoNormS2,
-    exclude_from_weight_decay,
 )
+from tf_evonorm.layers.weight_decay import exclude_from_weight_decay
 
 __all__ = [
     "BatchNormAct",

@@ -25,9 +25,9 @@ def activation(identifier: str | dict | Callable | None) -> str | Callable[[tf.T
     """The function that an `activation` argument names.
 
     Args:
-      identifier: a name that Keras has ("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", ...), "hard_silu" or
-        "hard_swish"; "swish_v"; None (linear); a function of tensors; a Keras layer without weights, such as `LeakyReLU(0.1)`; or what
-        `serialized` returned.
+      identifier: a name that Keras has ("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", ...),
+        "hard_silu" or "hard_swish"; "swish_v"; None (linear); a function of tensors; a Keras layer without weights,
+        such as `LeakyReLU(0.1)`; or what `serialized` returned.
 
     Returns:
       The function; "swish_v" itself.

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Union
 
 import tensorflow as tf
 
 from tf_evonorm import functional
 from tf_evonorm.layers import activations
-from tf_evonorm.layers.norm_act import NormAct
+from tf_evonorm.layers.norm_act import (
+    Constraint,
+    Initializer,
+    NormAct,
+    Regularizer,
+    arguments,
+    check_momentum,
+    whole,
+)
+
+Activation = Union[str, dict, Callable, None]
 
 
 class _Activated(NormAct):
-    """Normalization followed by an activation that is an argument; subclasses write `affine_form(x, training)`, the part before it."""
+    """Normalization followed by an activation that is an argument.
 
-    def __init__(self, activation="relu", v_initializer="ones", v_regularizer=None, v_constraint=None, **kwargs):
-        super().__init__(**kwargs)
+    Subclasses write `affine_form(x, training, weights)`, the part before it.
+    """
+
+    def __init__(self, activation, v_initializer, v_regularizer, v_constraint, **options):
+        super().__init__(**options)
         self.activation = activations.activation(activation)
         self.learned = self.activation == activations.SWISH_V
         self.describe("v", v_initializer, v_regularizer, v_constraint)
@@ -26,11 +39,11 @@ class _Activated(NormAct):
         if self.learned and self.apply_act:
             self.v = self.channel_weight("v")
 
-    def normalized(self, x, training):
-        return self.activated(self.affine_form(x, training), x.dtype)
+    def normalized(self, x, training, weights=None):
+        return self.activated(self.affine_form(x, training, weights), x.dtype)
 
-    def conditioned(self, x, gamma, beta, training):
-        return self.activated(functional.raised(self.affine_form(x, training)) * gamma + beta, x.dtype)
+    def conditioned(self, x, gamma, beta, training, weights=None):
+        return self.activated(functional.raised(self.affine_form(x, training, weights)) * gamma + beta, x.dtype)
 
     def activated(self, z, dtype):
         """The activation of z, given back as dtype."""
@@ -50,49 +63,79 @@ class BatchNormAct(_Activated):
     """Batch normalization and an activation: act((x - mean) / sqrt(variance + epsilon) * gamma + beta).
 
     Args:
-      activation: name or callable of Keras ("relu", "silu", "relu6", ...), or "swish_v": z * sigmoid(v * z), v learned.
+      activation: see `tf_evonorm.layers.activations.activation`: a name ("relu", "silu", "gelu", "hard_silu", ...),
+        "swish_v" (z * sigmoid(v * z), v learned), a function, or a Keras layer without weights.
       momentum: share of the moving statistics that stays at each training call.
       synchronized: take the statistics over all replicas of the strategy.
       v_initializer, v_regularizer, v_constraint: of v, where activation="swish_v".
-      **kwargs: axis=-1, epsilon=1e-5, apply_act=True (False: normalization without activation), beta_initializer,
-        gamma_initializer, regularizers and constraints, as in `NormAct`.
+      apply_act: False leaves the normalization without activation.
+      axis, epsilon, affine, beta_..., gamma_..., trainable, dtype, name, input_shape: as in `NormAct`.
 
-    Input and output shape: [B, ..., C]. A frozen layer (trainable=False) uses the moving statistics, as in Keras.
+    Input and output shape: [B, ..., C]. A batch without samples moves nothing. A frozen layer (trainable=False) uses
+      the moving statistics, as in Keras.
 
-    Source: the moving variance is the one that divides by n - 1, n counted over all replicas where synchronized. Keras 2
-      does so for images (its fused kernel) and not for other ranks, float64 or synchronized=True; Keras 3 never does.
+    Source: the moving variance is the one that divides by n - 1, n counted over all replicas where synchronized. Keras
+      2 does so for images (its fused kernel) and not for other ranks, float64 or synchronized=True; Keras 3 never does.
       PyTorch, in which PixPro was written, always does.
     """
 
+    learns_from_batches = True
+
     def __init__(
-        self, activation: str | Callable = "relu", momentum: float = 0.9, synchronized: bool = False, **kwargs: Any
+        self,
+        activation: Activation = "relu",
+        momentum: float = 0.9,
+        synchronized: bool = False,
+        axis: int = -1,
+        epsilon: float = 1e-5,
+        apply_act: bool = True,
+        affine: bool = True,
+        beta_initializer: Initializer = "zeros",
+        gamma_initializer: Initializer = "ones",
+        beta_regularizer: Regularizer = None,
+        gamma_regularizer: Regularizer = None,
+        beta_constraint: Constraint = None,
+        gamma_constraint: Constraint = None,
+        v_initializer: Initializer = "ones",
+        v_regularizer: Regularizer = None,
+        v_constraint: Constraint = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        name: str | None = None,
+        input_shape: Sequence[int | None] | None = None,
     ):
-        super().__init__(activation=activation, **kwargs)
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum must lie in 0..1. Received momentum={momentum}. The usual one is 0.9.")
-        self.momentum, self.synchronized = momentum, synchronized
+        super().__init__(**arguments(locals(), "momentum", "synchronized"))
+        self.momentum, self.synchronized = check_momentum(momentum), bool(synchronized)
 
     def build(self, input_shape):
         super().build(input_shape)
         self.moving_mean = self.moving_weight("moving_mean", "zeros")
         self.moving_variance = self.moving_weight("moving_variance", "ones")
 
-    def affine_form(self, x: tf.Tensor, training: bool | tf.Tensor) -> tf.Tensor:
+    def affine_form(self, x: tf.Tensor, training: bool, weights: tf.Tensor | None = None) -> tf.Tensor:
         if not training:
             return self._affine(x, self.moving_mean, self.moving_variance)
-        alone = not self.synchronized or tf.distribute.get_strategy().num_replicas_in_sync == 1
-        if alone and len(x.shape) == 4 and self.axis in (-1, 3) and x.dtype != tf.float64:
+        if weights is None and self._fits_kernel(x):
             # One kernel for the statistics and the result; the variance that it returns divides by n - 1 already.
             gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
             z, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, epsilon=self.epsilon)
+            count = tf.size(x)
         else:
-            mean, biased, count = functional.batch_moments(x, self.axis, self.synchronized)
+            if weights is None:
+                mean, biased, count = functional.batch_moments(x, self.axis, self.synchronized)
+            else:
+                moments = functional.masked_moments(x, weights, "batch", synchronized=self.synchronized)
+                mean, biased, count = moments[0], moments[1], tf.reshape(moments[2], [-1])
             mean, biased = tf.reshape(mean, [-1]), tf.reshape(biased, [-1])
             variance = biased * count / tf.maximum(count - 1, 1)
             z = self._affine(x, mean, biased)
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(self.momentum * moving + (1 - self.momentum) * tf.stop_gradient(value))
+            self.move(moving, value, count, self.momentum)
         return z
+
+    def _fits_kernel(self, x):
+        alone = not self.synchronized or tf.distribute.get_strategy().num_replicas_in_sync == 1
+        return alone and len(x.shape) == 4 and self.axis in (-1, 3) and x.dtype != tf.float64
 
     def _affine(self, x, mean, variance):
         scale = tf.convert_to_tensor(self.gamma) * tf.math.rsqrt(variance + self.epsilon)
@@ -106,14 +149,15 @@ class BatchNormAct(_Activated):
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
 class GroupNormAct(_Activated):
-    """Group normalization and an activation: act((x - mean) / sqrt(variance + epsilon) * gamma + beta), moments per group.
+    """Group normalization and an activation: act((x - mean) / sqrt(variance + epsilon) * gamma + beta), moments per
+    group.
 
     Args:
-      activation: name or callable of Keras ("relu", "silu", ...), or "swish_v": z * sigmoid(v * z), v learned.
+      activation: as in `BatchNormAct`.
       groups: number of groups of neighbouring channels, or "auto": 32, lowered until it divides the channels.
       v_initializer, v_regularizer, v_constraint: of v, where activation="swish_v".
-      **kwargs: axis=-1, epsilon=1e-5, apply_act=True (False: normalization without activation), beta_initializer,
-        gamma_initializer, regularizers and constraints, as in `NormAct`.
+      apply_act: False leaves the normalization without activation.
+      axis, epsilon, affine, beta_..., gamma_..., trainable, dtype, name, input_shape: as in `NormAct`.
 
     Input and output shape: [B, ..., C].
 
@@ -123,16 +167,40 @@ class GroupNormAct(_Activated):
     Source: Wu and He 2018 (Group Normalization). Unlike Keras' layer: float32 moments under float16 policies.
     """
 
-    def __init__(self, activation: str | Callable = "relu", groups: int | str = 32, **kwargs: Any):
-        super().__init__(activation=activation, **kwargs)
-        self.groups = groups
+    def __init__(
+        self,
+        activation: Activation = "relu",
+        groups: int | str = 32,
+        axis: int = -1,
+        epsilon: float = 1e-5,
+        apply_act: bool = True,
+        affine: bool = True,
+        beta_initializer: Initializer = "zeros",
+        gamma_initializer: Initializer = "ones",
+        beta_regularizer: Regularizer = None,
+        gamma_regularizer: Regularizer = None,
+        beta_constraint: Constraint = None,
+        gamma_constraint: Constraint = None,
+        v_initializer: Initializer = "ones",
+        v_regularizer: Regularizer = None,
+        v_constraint: Constraint = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        name: str | None = None,
+        input_shape: Sequence[int | None] | None = None,
+    ):
+        super().__init__(**arguments(locals(), "groups"))
+        self.groups = whole(groups)
 
     def build(self, input_shape):
         super().build(input_shape)
         self.fitting_groups = functional.fitting_groups(self.groups, self.channels)
 
-    def affine_form(self, x: tf.Tensor, training: bool | tf.Tensor) -> tf.Tensor:
-        mean, variance = functional.moments(x, "group", self.fitting_groups, axis=self.axis)
+    def affine_form(self, x: tf.Tensor, training: bool, weights: tf.Tensor | None = None) -> tf.Tensor:
+        if weights is None:
+            mean, variance = functional.moments(x, "group", self.fitting_groups, axis=self.axis)
+        else:
+            mean, variance, _ = functional.masked_moments(x, weights, "group", self.fitting_groups)
         rank = len(x.shape)
         scale = self.along_channels(self.gamma, rank) * tf.math.rsqrt(variance + self.epsilon)
         offset = self.along_channels(self.beta, rank) - mean * scale
@@ -147,8 +215,8 @@ class LayerNormAct(GroupNormAct):
     """Normalization over one whole sample (all places and channels), gamma and beta per channel, and an activation.
 
     Args:
-      activation: name or callable of Keras ("relu", "silu", ...), or "swish_v": z * sigmoid(v * z), v learned.
-      **kwargs: as in `GroupNormAct`, except groups.
+      activation: as in `BatchNormAct`.
+      v_..., apply_act and all others: as in `GroupNormAct`.
 
     Input and output shape: [B, ..., C].
 
@@ -156,8 +224,28 @@ class LayerNormAct(GroupNormAct):
       LayerNormalization takes its statistics over the channels of each place.
     """
 
-    def __init__(self, activation: str | Callable = "relu", **kwargs: Any):
-        super().__init__(activation=activation, groups=1, **kwargs)
+    def __init__(
+        self,
+        activation: Activation = "relu",
+        axis: int = -1,
+        epsilon: float = 1e-5,
+        apply_act: bool = True,
+        affine: bool = True,
+        beta_initializer: Initializer = "zeros",
+        gamma_initializer: Initializer = "ones",
+        beta_regularizer: Regularizer = None,
+        gamma_regularizer: Regularizer = None,
+        beta_constraint: Constraint = None,
+        gamma_constraint: Constraint = None,
+        v_initializer: Initializer = "ones",
+        v_regularizer: Regularizer = None,
+        v_constraint: Constraint = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        name: str | None = None,
+        input_shape: Sequence[int | None] | None = None,
+    ):
+        super().__init__(groups=1, **arguments(locals()))
 
     def get_config(self):
         config = super().get_config()
@@ -167,21 +255,45 @@ class LayerNormAct(GroupNormAct):
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
 class PixelNormAct(_Activated):
-    """Each place divided by its length over the channels, and an activation: act(x / sqrt(mean of x**2 over C + epsilon) * gamma + beta).
+    """Each place divided by its length over the channels, and an activation: act(x / sqrt(mean of x**2 over C +
+    epsilon) * gamma + beta).
 
     Args:
-      activation: name or callable of Keras ("relu", "silu", ...), or "swish_v": z * sigmoid(v * z), v learned.
+      activation: as in `BatchNormAct`.
       v_initializer, v_regularizer, v_constraint: of v, where activation="swish_v".
-      **kwargs: axis=-1, epsilon=1e-5, apply_act=True (False: normalization without activation), beta_initializer,
-        gamma_initializer, regularizers and constraints, as in `NormAct`.
+      apply_act: False leaves the normalization without activation.
+      axis, epsilon, affine, beta_..., gamma_..., trainable, dtype, name, input_shape: as in `NormAct`.
 
     Input and output shape: [B, ..., C].
 
-    Source: the "PixelNorm-ReLU" row of the EvoNorm paper's BigGAN table; Karras et al. 2018 (Progressive Growing of GANs),
-      section 4.2, where epsilon is 1e-8 and there is no gamma and beta.
+    Source: the "PixelNorm-ReLU" row of the EvoNorm paper's BigGAN table; Karras et al. 2018 (Progressive Growing of
+      GANs), section 4.2, where epsilon is 1e-8 and there is no gamma and beta.
     """
 
-    def affine_form(self, x: tf.Tensor, training: bool | tf.Tensor) -> tf.Tensor:
+    def __init__(
+        self,
+        activation: Activation = "relu",
+        axis: int = -1,
+        epsilon: float = 1e-5,
+        apply_act: bool = True,
+        affine: bool = True,
+        beta_initializer: Initializer = "zeros",
+        gamma_initializer: Initializer = "ones",
+        beta_regularizer: Regularizer = None,
+        gamma_regularizer: Regularizer = None,
+        beta_constraint: Constraint = None,
+        gamma_constraint: Constraint = None,
+        v_initializer: Initializer = "ones",
+        v_regularizer: Regularizer = None,
+        v_constraint: Constraint = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        name: str | None = None,
+        input_shape: Sequence[int | None] | None = None,
+    ):
+        super().__init__(**arguments(locals()))
+
+    def affine_form(self, x: tf.Tensor, training: bool, weights: tf.Tensor | None = None) -> tf.Tensor:
         x, rank = functional.raised(x), len(x.shape)
         length = tf.math.rsqrt(tf.reduce_mean(tf.square(x), self.axis, keepdims=True) + self.epsilon)
         return x * length * self.along_channels(self.gamma, rank) + self.along_channels(self.beta, rank)
@@ -189,29 +301,43 @@ class PixelNormAct(_Activated):
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
 class FilterResponseNormAct(NormAct):
-    """Filter response normalization with its threshold: max(x / sqrt(mean of x**2 over places + epsilon) * gamma + beta, tau).
+    """Filter response normalization with its threshold: max(x / sqrt(mean of x**2 over places + epsilon) * gamma +
+    beta, tau).
 
     Args:
       epsilon: added to the mean square.
       tau_initializer, tau_regularizer, tau_constraint: of the learned threshold [C].
-      **kwargs: axis=-1, apply_act=True (False: no threshold), beta_initializer, gamma_initializer, regularizers and
-        constraints, as in `NormAct`.
+      apply_act: False leaves the threshold out.
+      axis, affine, beta_..., gamma_..., trainable, dtype, name, input_shape: as in `NormAct`.
 
     Input and output shape: [B, ..., C].
 
-    Source: Singh and Krishnan 2020 (Filter Response Normalization). TensorFlow Addons' FilterResponseNormalization gives the
-      same numbers but wants channels last, rank 4 and a known size; its TLU learns one threshold per place and channel.
+    Source: Singh and Krishnan 2020 (Filter Response Normalization). TensorFlow Addons' FilterResponseNormalization
+      gives the same numbers but wants channels last, rank 4 and a known size; its TLU learns one threshold per place
+      and channel.
     """
 
     def __init__(
         self,
         epsilon: float = 1e-6,
-        tau_initializer: str | tf.keras.initializers.Initializer = "zeros",
-        tau_regularizer: tf.keras.regularizers.Regularizer | None = None,
-        tau_constraint: tf.keras.constraints.Constraint | None = None,
-        **kwargs: Any,
+        tau_initializer: Initializer = "zeros",
+        tau_regularizer: Regularizer = None,
+        tau_constraint: Constraint = None,
+        axis: int = -1,
+        apply_act: bool = True,
+        affine: bool = True,
+        beta_initializer: Initializer = "zeros",
+        gamma_initializer: Initializer = "ones",
+        beta_regularizer: Regularizer = None,
+        gamma_regularizer: Regularizer = None,
+        beta_constraint: Constraint = None,
+        gamma_constraint: Constraint = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        name: str | None = None,
+        input_shape: Sequence[int | None] | None = None,
     ):
-        super().__init__(epsilon=epsilon, **kwargs)
+        super().__init__(**arguments(locals(), "tau_initializer", "tau_regularizer", "tau_constraint"))
         self.describe("tau", tau_initializer, tau_regularizer, tau_constraint)
 
     def build(self, input_shape):
@@ -219,14 +345,17 @@ class FilterResponseNormAct(NormAct):
         if self.apply_act:
             self.tau = self.channel_weight("tau")
 
-    def normalized(self, x: tf.Tensor, training: bool | tf.Tensor) -> tf.Tensor:
-        return self._above_threshold(self._affine_form(x), x.dtype)
+    def normalized(self, x, training, weights=None):
+        return self._above_threshold(self._affine_form(x, weights), x.dtype)
 
-    def conditioned(self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, training: bool | tf.Tensor) -> tf.Tensor:
-        return self._above_threshold(self._affine_form(x) * gamma + beta, x.dtype)
+    def conditioned(self, x, gamma, beta, training, weights=None):
+        return self._above_threshold(self._affine_form(x, weights) * gamma + beta, x.dtype)
 
-    def _affine_form(self, x):
-        mean, variance = functional.moments(x, "instance", axis=self.axis)
+    def _affine_form(self, x, weights):
+        if weights is None:
+            mean, variance = functional.moments(x, "instance", axis=self.axis)
+        else:
+            mean, variance, _ = functional.masked_moments(x, weights, "instance")
         rank = len(x.shape)
         scale = self.along_channels(self.gamma, rank) * tf.math.rsqrt(variance + tf.square(mean) + self.epsilon)
         return functional.raised(x) * scale + self.along_channels(self.beta, rank)

@@ -7,35 +7,50 @@ from typing import Any
 import tensorflow as tf
 
 from tf_evonorm.keras_generation import OneGeneration
-from tf_evonorm.layers.norm_act import NormAct
+from tf_evonorm.layers.norm_act import NormAct, in_mode
 
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
 class SpectralNormalization(tf.keras.layers.SpectralNormalization):
     """Keras' spectral normalization, in full precision, compilable, and at rest where it is frozen.
 
-    Each call in training takes one step of the power iteration and divides the kernel, in its variable, by the largest singular
-    value found. Under float16 and bfloat16 policies Keras 2.15 rounds that variable to half precision at each step, and inside
-    functions it fails at a Python `if` about a tensor.
+    Each call in training takes one step of the power iteration and divides the kernel, in its variable, by the largest
+    singular value found. Under float16 and bfloat16 policies Keras 2.15 rounds that variable to half precision at each
+    step, and inside functions it fails at a Python `if` about a tensor.
 
     Args:
       layer: a Keras layer with a `kernel` or `embeddings`.
-      **kwargs: power_iterations=1, name, trainable (a frozen layer calls the wrapped one and nothing else).
+      power_iterations: steps of the power iteration at each call in training.
+      trainable: a frozen layer calls the wrapped one and nothing else.
+      dtype: of older configs; the wrapped layer's is taken.
+      name: as in every Keras layer.
 
     Input and output shape: those of the wrapped layer.
 
-    Source: Miyato et al. 2018. There the kernel itself stays as it is and gradients flow through the division too; Keras projects.
+    Source: Miyato et al. 2018. There the kernel itself stays as it is and gradients flow through the division too;
+      Keras projects.
     """
 
-    def __init__(self, layer: tf.keras.layers.Layer, **kwargs: Any) -> None:
-        full = {"dtype": layer.dtype, "autocast": False}
-        super().__init__(layer, **{**kwargs, **full})
+    def __init__(
+        self,
+        layer: tf.keras.layers.Layer,
+        power_iterations: int = 1,
+        trainable: bool = True,
+        dtype: Any = None,
+        name: str | None = None,
+    ) -> None:
+        del dtype
+        options = {"trainable": trainable, "dtype": layer.dtype, "name": name, "autocast": False}
+        super().__init__(layer, power_iterations=power_iterations, **options)
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=False):
-        if training and self.trainable:
-            self._iterate()
-        return self.layer(inputs)
+        def called(training):
+            if training:
+                self._iterate()
+            return self.layer(inputs)
+
+        return in_mode(called, training, self.trainable)
 
     def _iterate(self):
         rows, u = tf.reshape(self.kernel, [-1, self.kernel.shape[-1]]), tf.convert_to_tensor(self.vector_u)
@@ -57,21 +72,23 @@ class ConditionalNormAct(OneGeneration):
     """A normalization and activation whose gamma is 1 + condition @ W, and whose beta is condition @ V.
 
     Args:
-      layer: a `NormAct`, such as `EvoNormS0(affine=False)`, with channels last. Its own v, moving statistics and options stay.
-      **kwargs: name, dtype.
+      layer: a `NormAct`, such as `EvoNormS0(affine=False)`, with channels last. Its own v, moving statistics and
+        options stay.
+      trainable, dtype, name: as in every Keras layer.
 
-    Input: (x [B, ..., C], condition [B, D]) floating point. Output: [B, ..., C]. W and V are [D, C], orthogonal at first, spectrally
-    normalized.
+    The mask of x is handed on, and statistics leave out what it hides. Input: (x [B, ..., C], condition [B, D])
+    floating point. Output: [B, ..., C]. W and V are [D, C], orthogonal at first, spectrally normalized.
 
     Raises:
       ValueError: the layer has a gamma and beta of its own, or its channels are not last.
 
-    Source: BigGAN, section 3 and appendix B: linear, without bias, gamma centred at 1. The EvoNorm paper does not say how the class
-      reaches its layers; here it takes the place of their gamma and beta.
+    Source: BigGAN, section 3 and appendix B: linear, without bias, gamma centred at 1. The EvoNorm paper does not say
+      how the class reaches its layers; here it takes the place of their gamma and beta.
     """
 
-    def __init__(self, layer: NormAct, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, layer: NormAct, trainable: bool = True, dtype: Any = None, name: str | None = None) -> None:
+        super().__init__(trainable=trainable, dtype=dtype, name=name, autocast=False)
+        self.supports_masking = True
         if layer.affine or layer.axis == 1:
             raise ValueError(
                 f"the layer must leave gamma and beta to the condition, channels last. Received affine={layer.affine}, "
@@ -93,14 +110,21 @@ class ConditionalNormAct(OneGeneration):
         super().build(input_shape)
 
     @tf.autograph.experimental.do_not_convert  # nothing to convert, and tracing is faster
-    def call(self, inputs, training=None):
+    def call(self, inputs, training=None, mask=None):
         x, condition = inputs
-        gamma, beta = (
-            tf.reshape(value, [-1, *[1] * (len(x.shape) - 2), x.shape[-1]])
-            for value in (1 + self.gamma(condition, training=training), self.beta(condition, training=training))
-        )
-        x = tf.cast(x, self.layer.compute_dtype)
-        return self.layer.conditioned(x, gamma, beta, bool(training) and self.trainable)
+        x = self.layer.received(x)
+        weights = None if mask is None else self.layer.weights_of(mask[0], x)
+        shape = [-1, *[1] * (len(x.shape) - 2), x.shape[-1]]
+
+        def conditioned(training):
+            gamma = tf.reshape(1 + self.gamma(condition, training=training), shape)
+            beta = tf.reshape(self.beta(condition, training=training), shape)
+            return self.layer.conditioned(x, gamma, beta, training and self.layer.trainable, weights)
+
+        return tf.cast(in_mode(conditioned, training, self.trainable), self.layer.compute_dtype)
+
+    def compute_mask(self, inputs, mask=None):
+        return None if mask is None else mask[0]
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]

@@ -1,41 +1,38 @@
-"""The six EvoNorm layers, and which of their variables weight decay leaves alone."""
+"""The six EvoNorm layers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from tf_evonorm import functional
-from tf_evonorm.layers.norm_act import OPTIONS, NormAct
+from tf_evonorm.layers.norm_act import Constraint, Initializer, NormAct, Regularizer, arguments, check_momentum, whole
 
 
 class _EvoNorm(NormAct):
-    """What the six share: their number, the affine form, and whether XLA compiles the formula."""
+    """What the six share: their formula's name, the affine form, and whether XLA compiles the formula."""
 
-    learned = False
+    kind: str
+    learned = False  # whether there is a v
 
-    def __init__(self, jit_compile=None, **kwargs):
-        v = {"initializer": "ones"}
-        if self.learned:
-            v |= {option: kwargs.pop(f"v_{option}") for option in OPTIONS if f"v_{option}" in kwargs}
-        super().__init__(**kwargs)
-        self.jit_compile = jit_compile
-        if self.learned:
-            self.describe("v", **v)
+    def __init__(self, jit_compile=None, **options):
+        super().__init__(**options)
+        self.jit_compile = None if jit_compile is None else bool(jit_compile)
 
     def build(self, input_shape):
         super().build(input_shape)
         if self.learned and self.apply_act:
             self.v = self.channel_weight("v")
 
-    def normalized(self, x, training):
+    def normalized(self, x, training, weights=None):
         if not self.apply_act:
             gamma, beta = (self.along_channels(vector, len(x.shape)) for vector in (self.gamma, self.beta))
             return tf.cast(functional.raised(x) * gamma + beta, x.dtype)
         compiled = self.jit_compile if training or self.jit_compile is not None else False
         parameters = [self.gamma, self.beta] + ([self.v] if self.learned else [])
-        return self.formula(x, [tf.convert_to_tensor(p) for p in parameters], training, compiled)
+        return self.formula(x, [tf.convert_to_tensor(p) for p in parameters], training, compiled, weights)
 
     def get_config(self):
         return {**super().get_config(), "jit_compile": self.jit_compile}
@@ -44,17 +41,31 @@ class _EvoNorm(NormAct):
 class _EvoNormB(_EvoNorm):
     """The series with batch statistics: a moving variance, which inference uses."""
 
+    learns_from_batches = True
+
     def __init__(
         self,
         momentum: float = 0.9,
         synchronized: bool = False,
-        moving_variance_initializer: str | tf.keras.initializers.Initializer = "ones",
-        **kwargs: Any,
+        moving_variance_initializer: Initializer = "ones",
+        jit_compile: bool | None = None,
+        axis: int = -1,
+        epsilon: float = 1e-5,
+        apply_act: bool = True,
+        affine: bool = True,
+        beta_initializer: Initializer = "zeros",
+        gamma_initializer: Initializer = "ones",
+        beta_regularizer: Regularizer = None,
+        gamma_regularizer: Regularizer = None,
+        beta_constraint: Constraint = None,
+        gamma_constraint: Constraint = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        name: str | None = None,
+        input_shape: Sequence[int | None] | None = None,
     ):
-        super().__init__(**kwargs)
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum must lie in 0..1. Received momentum={momentum}. The authors' is 0.9.")
-        self.momentum, self.synchronized = momentum, synchronized
+        super().__init__(**arguments(locals(), "momentum", "synchronized", "moving_variance_initializer"))
+        self.momentum, self.synchronized = check_momentum(momentum), bool(synchronized)
         self.moving_variance_initializer = tf.keras.initializers.get(moving_variance_initializer)
 
     def build(self, input_shape):
@@ -62,20 +73,21 @@ class _EvoNormB(_EvoNorm):
         if self.apply_act:
             self.moving_variance = self.moving_weight("moving_variance", self.moving_variance_initializer)
 
-    def formula(self, x, parameters, training, compiled):
-        y, variance = functional.evonorm_b(
-            type(self).kind,
-            x,
-            *parameters,
-            axis=self.axis,
-            epsilon=self.epsilon,
-            variance=None if training else tf.convert_to_tensor(self.moving_variance),
-            synchronized=self.synchronized,
-            compiled=compiled,
-        )
+    def formula(self, x, parameters, training, compiled, weights):
+        fixed = {"axis": self.axis, "epsilon": self.epsilon, "compiled": compiled}
+        given = None if training else tf.convert_to_tensor(self.moving_variance)
+        if weights is not None:
+            y, variance, values = functional.masked_evonorm_b(
+                self.kind, x, weights, parameters, self.epsilon, given, self.synchronized
+            )
+        elif training:
+            y, variance, values = functional.evonorm_b_in_training(
+                self.kind, x, parameters, synchronized=self.synchronized, **fixed
+            )
+        else:
+            return functional.evonorm_b(self.kind, x, *parameters, variance=given, **fixed)[0]
         if training:
-            moved = self.momentum * self.moving_variance + (1 - self.momentum) * tf.stop_gradient(variance)
-            self.moving_variance.assign(moved)
+            self.move(self.moving_variance, variance, values, self.momentum)
         return y
 
     def get_config(self):
@@ -87,17 +99,37 @@ class _EvoNormB(_EvoNorm):
 class _EvoNormS(_EvoNorm):
     """The series with statistics of one sample: any batch size, nothing moves, training and inference alike."""
 
-    def __init__(self, groups=32, **kwargs):
-        super().__init__(**kwargs)
-        self.groups = groups
+    def __init__(
+        self,
+        groups: int | str = 32,
+        jit_compile: bool | None = None,
+        axis: int = -1,
+        epsilon: float = 1e-5,
+        apply_act: bool = True,
+        affine: bool = True,
+        beta_initializer: Initializer = "zeros",
+        gamma_initializer: Initializer = "ones",
+        beta_regularizer: Regularizer = None,
+        gamma_regularizer: Regularizer = None,
+        beta_constraint: Constraint = None,
+        gamma_constraint: Constraint = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        name: str | None = None,
+        input_shape: Sequence[int | None] | None = None,
+    ):
+        super().__init__(**arguments(locals(), "groups"))
+        self.groups = whole(groups)
 
     def build(self, input_shape):
         super().build(input_shape)
         self.fitting_groups = functional.fitting_groups(self.groups, self.channels) if self.apply_act else None
 
-    def formula(self, x, parameters, training, compiled):
+    def formula(self, x, parameters, training, compiled, weights):
+        if weights is not None:
+            return functional.masked_evonorm_s(self.kind, x, weights, parameters, self.epsilon, self.fitting_groups)
         options = {"groups": self.fitting_groups, "axis": self.axis, "epsilon": self.epsilon, "compiled": compiled}
-        return functional.evonorm_s(type(self).kind, x, *parameters, **options)
+        return functional.evonorm_s(self.kind, x, *parameters, **options)
 
     def get_config(self):
         return {**super().get_config(), "groups": self.groups}
@@ -113,22 +145,53 @@ class EvoNormB0(_EvoNormB):
         the moving variance is the mean of theirs.
       moving_variance_initializer: of the moving variance.
       v_initializer, v_regularizer, v_constraint: of v.
-      jit_compile: whether XLA compiles the formula's loops. None: while training on CPUs, where height and width are known.
-      **kwargs: axis=-1 (or 1, channels first), epsilon=1e-5, apply_act=True (False: gamma * x + beta alone, without
-        statistics), beta_initializer, gamma_initializer, regularizers and constraints, name, dtype, trainable (a frozen
-        layer uses the moving variance, as Keras' BatchNormalization does).
+      jit_compile: whether XLA compiles the formula's loops. None: while training on CPUs, where height and
+        width are known; in eager calls for sizes that come back, and a few of them. True compiles and keeps every size.
+      apply_act: False leaves gamma * x + beta alone, without statistics.
+      trainable: a frozen layer uses the moving variance, as Keras' BatchNormalization does.
+      axis, epsilon, affine, beta_..., gamma_..., dtype, name, input_shape: as in `NormAct`.
 
-    Input and output shape: [B, ..., C] floating point of rank 2 or more, any size but C unknown. Statistics and variables
+    Moving variance: a batch without samples, as the last one of a replica may be, does not move it.
+
+    Input and output shape: [B, ..., C] floating point of rank 2 or more, any size but C unknown. Statistics and
+      variables
     are float32 under float16 and bfloat16 policies.
 
     Raises:
       ValueError: an axis that is neither the last nor the one after the batch, unknown channels, momentum outside 0..1.
 
-    Source: EvoNorm paper, Table 2; epsilon, momentum and the affine form as in the authors' code (tensorflow/tpu), which
-      never synchronizes. Variances divide by n, in the moving variance too.
+    Source: EvoNorm paper, Table 2; epsilon, momentum and the affine form as in the authors' code (tensorflow/tpu),
+      which never synchronizes. Variances divide by n, in the moving variance too.
     """
 
     kind, learned = "b0", True
+
+    def __init__(
+        self,
+        momentum: float = 0.9,
+        synchronized: bool = False,
+        moving_variance_initializer: Initializer = "ones",
+        jit_compile: bool | None = None,
+        axis: int = -1,
+        epsilon: float = 1e-5,
+        apply_act: bool = True,
+        affine: bool = True,
+        beta_initializer: Initializer = "zeros",
+        gamma_initializer: Initializer = "ones",
+        beta_regularizer: Regularizer = None,
+        gamma_regularizer: Regularizer = None,
+        beta_constraint: Constraint = None,
+        gamma_constraint: Constraint = None,
+        v_initializer: Initializer = "ones",
+        v_regularizer: Regularizer = None,
+        v_constraint: Constraint = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        name: str | None = None,
+        input_shape: Sequence[int | None] | None = None,
+    ):
+        super().__init__(**arguments(locals(), "v_initializer", "v_regularizer", "v_constraint"))
+        self.describe("v", v_initializer, v_regularizer, v_constraint)
 
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
@@ -162,22 +225,49 @@ class EvoNormS0(_EvoNormS):
     Args:
       groups: number of groups of neighbouring channels, or "auto": 32, lowered until it divides the channels.
       v_initializer, v_regularizer, v_constraint: of v.
-      jit_compile: whether XLA compiles the formula's loops. None: while training on CPUs, where height and width are known.
-      **kwargs: axis=-1 (or 1, channels first), epsilon=1e-5, apply_act=True (False: gamma * x + beta alone, without
-        statistics), beta_initializer, gamma_initializer, regularizers and constraints, name, dtype, trainable.
+      jit_compile: whether XLA compiles the formula's loops. None: while training on CPUs, where height and
+        width are known; in eager calls for sizes that come back, and a few of them. True compiles and keeps every size.
+      apply_act: False leaves gamma * x + beta alone, without statistics.
+      axis, epsilon, affine, beta_..., gamma_..., trainable, dtype, name, input_shape: as in `NormAct`.
 
-    Input and output shape: [B, ..., C] floating point of rank 2 or more, any size but C unknown. Statistics and variables
+    Input and output shape: [B, ..., C] floating point of rank 2 or more, any size but C unknown. Statistics and
+      variables
     are float32 under float16 and bfloat16 policies.
 
     Raises:
       ValueError: groups that do not divide the channels, an axis that is neither the last nor the one after the batch,
         unknown channels.
 
-    Source: EvoNorm paper, Table 3; epsilon and the affine form as in the authors' code (tensorflow/tpu), which lowers the
-      number of groups without a word (groups="auto").
+    Source: EvoNorm paper, Table 3; epsilon and the affine form as in the authors' code (tensorflow/tpu), which lowers
+      the number of groups without a word (groups="auto").
     """
 
     kind, learned = "s0", True
+
+    def __init__(
+        self,
+        groups: int | str = 32,
+        jit_compile: bool | None = None,
+        axis: int = -1,
+        epsilon: float = 1e-5,
+        apply_act: bool = True,
+        affine: bool = True,
+        beta_initializer: Initializer = "zeros",
+        gamma_initializer: Initializer = "ones",
+        beta_regularizer: Regularizer = None,
+        gamma_regularizer: Regularizer = None,
+        beta_constraint: Constraint = None,
+        gamma_constraint: Constraint = None,
+        v_initializer: Initializer = "ones",
+        v_regularizer: Regularizer = None,
+        v_constraint: Constraint = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        name: str | None = None,
+        input_shape: Sequence[int | None] | None = None,
+    ):
+        super().__init__(**arguments(locals(), "v_initializer", "v_regularizer", "v_constraint"))
+        self.describe("v", v_initializer, v_regularizer, v_constraint)
 
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
@@ -202,25 +292,3 @@ class EvoNormS2(_EvoNormS):
     """
 
     kind = "s2"
-
-
-def exclude_from_weight_decay(
-    model: tf.keras.layers.Layer, optimizer: tf.keras.optimizers.Optimizer | None = None
-) -> list:
-    """The trainable variables of all normalizations in a model (gamma, beta, v, tau), which are not decayed.
-
-    Args:
-      model: a built Keras model or layer.
-      optimizer: a Keras optimizer that has not been built yet; it is told.
-
-    Returns:
-      The variables, for `optimizer.exclude_from_weight_decay(var_list=...)` or a mask of one's own.
-
-    Source: the authors' code decays no variable of batch normalization or EvoNorm, and everything else.
-    """
-    keras = tf.keras.layers
-    kinds = (NormAct, keras.BatchNormalization, keras.LayerNormalization, keras.GroupNormalization)
-    kept = [v for layer in model._flatten_layers() if isinstance(layer, kinds) for v in layer.trainable_weights]
-    if optimizer is not None:
-        optimizer.exclude_from_weight_decay(var_list=kept)
-    return kept

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tf_evonorm import functional
-from tf_evonorm.layers.norm_act import OPTIONS, NormAct
+from tf_evonorm.layers.norm_act import (
+    OPTIONS,
+    Constraint,
+    Initializer,
+    NormAct,
+    Regularizer,
+    arguments,
+    check_momentum,
+    whole,
+)
 from tf_evonorm.search.space import primitives
 from tf_evonorm.search.space.graph import Graph
 
 _LEARNED = {"v0": 2, "v1": 3}  # numbers of the nodes
+_SETTINGS = ("groups", "momentum", "synchronized", "division_epsilon", "logarithm_epsilon", "sign_of_zero")
+_OWN = (*_SETTINGS, *(f"{vector}_{option}" for vector in _LEARNED for option in OPTIONS))
 
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
@@ -23,24 +34,27 @@ class GraphLayer(NormAct):
 
     Args:
       graph: a `Graph`, or its text or JSON.
-      groups: number of groups of neighbouring channels, or "auto": 32, lowered until it divides the channels. Read where the graph
-        has a live group node.
-      momentum: share of the moving statistics that stays at each training call. There is one for each live batch node: of its
-        mean, its mean square (rms) or its variance (std), which inference uses.
+      groups: number of groups of neighbouring channels, or "auto": 32, lowered until it divides the channels. Read
+        where the graph has a live group node.
+      momentum: share of the moving statistics that stays at each training call. There is one for each live batch node:
+        of its mean, its mean square (rms) or its variance (std), which inference uses.
       synchronized: take batch statistics over all replicas of the strategy.
       division_epsilon, logarithm_epsilon, sign_of_zero: see `primitives.Protection`; its `moments` is `epsilon`.
       v0_initializer, v0_regularizer, v0_constraint, v1_...: of v0 and v1, which are there where the graph reads them.
-      **kwargs: axis=-1, epsilon=1e-5, apply_act=True (False: gamma * x + beta alone), beta_initializer, gamma_initializer,
-        regularizers and constraints, name, dtype, trainable, as in `NormAct`.
+      apply_act: False leaves gamma * x + beta alone.
+      axis, epsilon, affine, beta_..., gamma_..., trainable, dtype, name, input_shape: as in `NormAct`.
 
     Input and output shape: [B, ..., C] floating point of rank 2 or more, any size but C unknown. Inside all is float32.
 
     Raises:
       ValueError: a wrong graph, groups that do not divide the channels, momentum outside 0..1.
 
-    Source: EvoNorm paper, section 3 and Table 1: the affine, and that averages move of what stands inside the root. Momentum and
-      first values of variances as in the authors' layers; a moving mean starts at 0. The gradient of sqrt(|x|) at 0 is 0 here.
+    Source: EvoNorm paper, section 3 and Table 1: the affine, and that averages move of what stands inside the root.
+      Momentum and first values of variances as in the authors' layers; a moving mean starts at 0. The gradient of
+      sqrt(|x|) at 0 is 0 here.
     """
+
+    learns_from_batches = True
 
     def __init__(
         self,
@@ -51,18 +65,34 @@ class GraphLayer(NormAct):
         division_epsilon: float = primitives.USUAL.division,
         logarithm_epsilon: float = primitives.USUAL.logarithm,
         sign_of_zero: float = primitives.USUAL.sign_of_zero,
-        **kwargs: Any,
+        v0_initializer: Initializer = "zeros",
+        v0_regularizer: Regularizer = None,
+        v0_constraint: Constraint = None,
+        v1_initializer: Initializer = "ones",
+        v1_regularizer: Regularizer = None,
+        v1_constraint: Constraint = None,
+        axis: int = -1,
+        epsilon: float = 1e-5,
+        apply_act: bool = True,
+        affine: bool = True,
+        beta_initializer: Initializer = "zeros",
+        gamma_initializer: Initializer = "ones",
+        beta_regularizer: Regularizer = None,
+        gamma_regularizer: Regularizer = None,
+        beta_constraint: Constraint = None,
+        gamma_constraint: Constraint = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        name: str | None = None,
+        input_shape: Sequence[int | None] | None = None,
     ):
-        learned = {v: {o: kwargs.pop(f"{v}_{o}") for o in OPTIONS if f"{v}_{o}" in kwargs} for v in _LEARNED}
-        super().__init__(**kwargs)
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum must lie in 0..1. Received momentum={momentum}. The authors' is 0.9.")
+        super().__init__(**arguments(locals(), "graph", *_OWN))
         self.graph = Graph.read(graph)
-        self.groups, self.momentum, self.synchronized = groups, momentum, synchronized
+        self.groups, self.momentum, self.synchronized = whole(groups), check_momentum(momentum), bool(synchronized)
         self.division_epsilon, self.logarithm_epsilon = division_epsilon, logarithm_epsilon
         self.sign_of_zero = sign_of_zero
-        for (vector, options), first in zip(learned.items(), ("zeros", "ones")):
-            self.describe(vector, **{"initializer": first, **options})
+        self.describe("v0", v0_initializer, v0_regularizer, v0_constraint)
+        self.describe("v1", v1_initializer, v1_regularizer, v1_constraint)
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -79,21 +109,22 @@ class GraphLayer(NormAct):
             first = "zeros" if operation == "mean_batch" else "ones"
             self.moving[str(number)] = self.moving_weight(f"moving_{operation}_{number}", first)
 
-    def normalized(self, x: tf.Tensor, training: bool | tf.Tensor) -> tf.Tensor:
+    def normalized(self, x: tf.Tensor, training: bool, weights: tf.Tensor | None = None) -> tf.Tensor:
         dtype, rank = x.dtype, len(x.shape)
         y = functional.raised(x)
         first = self.axis not in (-1, rank - 1)
         if first:
             y = tf.transpose(y, [0, *range(2, rank), 1])
         if self.apply_act:
-            y = self._output(y, training)
+            y = self._output(y, training, weights)
         y = y * tf.convert_to_tensor(self.gamma) + tf.convert_to_tensor(self.beta)
         if first:
             y = tf.transpose(y, [0, rank - 1, *range(1, rank - 1)])
         return tf.cast(y, dtype)
 
-    def _output(self, x, training):
+    def _output(self, x, training, weights):
         rank = len(x.shape)
+        samples = _Samples.of(x, weights)
         values = {0: x, 1: tf.zeros([1] * rank, x.dtype)}
         for vector, number in _LEARNED.items():
             if number in self.graph.live:
@@ -107,7 +138,7 @@ class GraphLayer(NormAct):
             if over is None:
                 values[number] = _ELEMENTWISE[name](protection, *read)
             else:
-                moment = self._moment(number, name, over, read[0], x, training)
+                moment = self._moment(number, name, over, read[0], samples, training)
                 values[number] = moment if name == "mean" else tf.sqrt(moment + protection.moments)
         y = values[self.graph.live[-1]]
         if y.shape.as_list() != x.shape.as_list():  # an axis that the graph has reduced has size 1
@@ -115,47 +146,68 @@ class GraphLayer(NormAct):
             y.set_shape(x.shape)
         return y
 
-    def _moment(self, number, name, over, value, x, training):
+    def _moment(self, number, name, over, value, samples, training):
         """Mean, mean square or variance, to be broadcast against x."""
         moving = self.moving[str(number)] if over == "batch" else None
         if moving is not None and not training:
-            return tf.reshape(moving, [1] * (len(x.shape) - 1) + [-1])
-        mean = functools.partial(self._mean, over=over, x=x)
+            return tf.reshape(moving, [1] * (len(value.shape) - 1) + [-1])
+        mean = functools.partial(self._mean, over=over, samples=samples)
         if name == "std":
             value = value - mean(value)
         moment = mean(value if name == "mean" else tf.square(value))
         if moving is not None:
             now = tf.broadcast_to(tf.reshape(tf.stop_gradient(moment), [-1]), [self.channels])
-            moving.assign(self.momentum * moving + (1 - self.momentum) * now)
+            count = functional.all_sum(samples.count) if self.synchronized else samples.count
+            self.move(moving, now, count, self.momentum)
         return moment
 
-    def _mean(self, value, over, x):
+    def _mean(self, value, over, samples):
         rank = len(value.shape)
-        places = list(range(1, rank - 1))
         if over == "batch":
-            mean = tf.reduce_mean(value, [0, *places], keepdims=True)
-            return self._over_replicas(mean, x) if self.synchronized else mean
+            mean = samples.mean(value, list(range(rank - 1)))
+            return self._over_replicas(mean, samples.count) if self.synchronized else mean
+        mean = samples.mean(value, list(range(1, rank - 1)))
         if over == "layer":
-            return tf.reduce_mean(value, [*places, rank - 1], keepdims=True)
-        mean = tf.reduce_mean(value, places, keepdims=True)
+            return tf.reduce_mean(mean, rank - 1, keepdims=True)
         if over == "instance" or mean.shape[-1] == 1:
             return mean
         size = self.channels // self.fitting_groups
         split = tf.reshape(mean, [-1, *[1] * (rank - 2), self.fitting_groups, size])
         return tf.repeat(tf.reduce_mean(split, -1), size, axis=-1)
 
-    def _over_replicas(self, mean, x):
-        count = tf.cast(tf.size(x), x.dtype)
+    def _over_replicas(self, mean, count):
         sums = functional.all_sum(tf.concat([tf.reshape(mean * count, [-1]), [count]], 0))
-        return tf.reshape(sums[:-1] / sums[-1], mean.shape)
+        return tf.reshape(sums[:-1] / tf.maximum(sums[-1], 1), mean.shape)
 
     def get_config(self):
-        names = ("groups", "momentum", "synchronized", "division_epsilon", "logarithm_epsilon", "sign_of_zero")
         return {
             **super().get_config(),
             "graph": str(self.graph),
-            **{name: getattr(self, name) for name in names},
+            **{name: getattr(self, name) for name in _SETTINGS},
         }
+
+
+class _Samples(NamedTuple):
+    """What statistics are of: the number of positions of a batch, and their weights [B, ..., 1] where a mask hides some."""
+
+    count: tf.Tensor
+    weights: tf.Tensor | None
+
+    @classmethod
+    def of(cls, x: tf.Tensor, weights: tf.Tensor | None) -> _Samples:
+        shape = tf.shape(x)[:-1]
+        if weights is None:
+            return cls(tf.cast(tf.reduce_prod(shape), x.dtype), None)
+        weights = tf.broadcast_to(weights, tf.concat([shape, [1]], 0))
+        return cls(tf.reduce_sum(weights), weights)
+
+    def mean(self, value: tf.Tensor, axes: list[int]) -> tf.Tensor:
+        """The mean of a node's value over axes, which it may have at size 1; 0 where there is nothing."""
+        if self.weights is None:
+            count = tf.reduce_prod([tf.shape(value)[axis] for axis in axes]) if axes else 1
+            return tf.reduce_sum(value, axes, keepdims=True) / tf.cast(tf.maximum(count, 1), value.dtype)
+        count = tf.maximum(tf.reduce_sum(self.weights, axes, keepdims=True), 1)
+        return tf.reduce_sum(value * self.weights, axes, keepdims=True) / count
 
 
 def layer_from_graph(graph: Graph | str | os.PathLike, **options: Any) -> Callable[..., tf.keras.layers.Layer]:
@@ -166,7 +218,8 @@ def layer_from_graph(graph: Graph | str | os.PathLike, **options: Any) -> Callab
       **options: of `GraphLayer`.
 
     Returns:
-      A callable returning fresh layers: `resnet(50, norm_act=layer_from_graph("best.json"))`; called by itself, a layer.
+      A callable returning fresh layers: `resnet(50, norm_act=layer_from_graph("best.json"))`; called by itself, a
+        layer.
 
     Raises:
       ValueError: the file holds no graph.

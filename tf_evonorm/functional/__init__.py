@@ -2,7 +2,7 @@
 
 from tf_evonorm.functional.evonorm import evonorm_b, evonorm_b_in_training, evonorm_s
 from tf_evonorm.functional.gradients import with_gradient
-from tf_evonorm.functional.masked import masked_evonorm_b, masked_evonorm_s, masked_moments
+from tf_evonorm.functional.masked import masked_batch_moments, masked_evonorm_b
 from tf_evonorm.functional.moments import OVER, all_sum, batch_moments, fitting_groups, moments
 from tf_evonorm.functional.reductions import (
     compilable,
@@ -22,9 +22,8 @@ __all__ = [
     "evonorm_b_in_training",
     "evonorm_s",
     "fitting_groups",
+    "masked_batch_moments",
     "masked_evonorm_b",
-    "masked_evonorm_s",
-    "masked_moments",
     "mean_and_variance",
     "moments",
     "raised",

@@ -124,8 +124,7 @@ class BatchNormAct(_Activated):
             if weights is None:
                 mean, biased, count = functional.batch_moments(x, self.axis, self.synchronized)
             else:
-                moments = functional.masked_moments(x, weights, "batch", synchronized=self.synchronized)
-                mean, biased, count = moments[0], moments[1], tf.reshape(moments[2], [-1])
+                mean, biased, count = functional.masked_batch_moments(x, weights, self.synchronized)
             mean, biased = tf.reshape(mean, [-1]), tf.reshape(biased, [-1])
             variance = biased * count / tf.maximum(count - 1, 1)
             z = self._affine(x, mean, biased)
@@ -197,10 +196,7 @@ class GroupNormAct(_Activated):
         self.fitting_groups = functional.fitting_groups(self.groups, self.channels)
 
     def affine_form(self, x: tf.Tensor, training: bool, weights: tf.Tensor | None = None) -> tf.Tensor:
-        if weights is None:
-            mean, variance = functional.moments(x, "group", self.fitting_groups, axis=self.axis)
-        else:
-            mean, variance, _ = functional.masked_moments(x, weights, "group", self.fitting_groups)
+        mean, variance = functional.moments(x, "group", self.fitting_groups, axis=self.axis)
         rank = len(x.shape)
         scale = self.along_channels(self.gamma, rank) * tf.math.rsqrt(variance + self.epsilon)
         offset = self.along_channels(self.beta, rank) - mean * scale
@@ -346,16 +342,13 @@ class FilterResponseNormAct(NormAct):
             self.tau = self.channel_weight("tau")
 
     def normalized(self, x, training, weights=None):
-        return self._above_threshold(self._affine_form(x, weights), x.dtype)
+        return self._above_threshold(self._affine_form(x), x.dtype)
 
     def conditioned(self, x, gamma, beta, training, weights=None):
-        return self._above_threshold(self._affine_form(x, weights) * gamma + beta, x.dtype)
+        return self._above_threshold(self._affine_form(x) * gamma + beta, x.dtype)
 
-    def _affine_form(self, x, weights):
-        if weights is None:
-            mean, variance = functional.moments(x, "instance", axis=self.axis)
-        else:
-            mean, variance, _ = functional.masked_moments(x, weights, "instance")
+    def _affine_form(self, x):
+        mean, variance = functional.moments(x, "instance", axis=self.axis)
         rank = len(x.shape)
         scale = self.along_channels(self.gamma, rank) * tf.math.rsqrt(variance + tf.square(mean) + self.epsilon)
         return functional.raised(x) * scale + self.along_channels(self.beta, rank)

@@ -75,19 +75,18 @@ class _EvoNormB(_EvoNorm):
 
     def formula(self, x, parameters, training, compiled, weights):
         fixed = {"axis": self.axis, "epsilon": self.epsilon, "compiled": compiled}
-        given = None if training else tf.convert_to_tensor(self.moving_variance)
-        if weights is not None:
-            y, variance, values = functional.masked_evonorm_b(
-                self.kind, x, weights, parameters, self.epsilon, given, self.synchronized
-            )
-        elif training:
+        if not training:
+            given = tf.convert_to_tensor(self.moving_variance)
+            return functional.evonorm_b(self.kind, x, *parameters, variance=given, **fixed)[0]
+        if weights is None:
             y, variance, values = functional.evonorm_b_in_training(
                 self.kind, x, parameters, synchronized=self.synchronized, **fixed
             )
         else:
-            return functional.evonorm_b(self.kind, x, *parameters, variance=given, **fixed)[0]
-        if training:
-            self.move(self.moving_variance, variance, values, self.momentum)
+            y, variance, values = functional.masked_evonorm_b(
+                self.kind, x, weights, parameters, epsilon=self.epsilon, synchronized=self.synchronized
+            )
+        self.move(self.moving_variance, variance, values, self.momentum)
         return y
 
     def get_config(self):
@@ -126,8 +125,6 @@ class _EvoNormS(_EvoNorm):
         self.fitting_groups = functional.fitting_groups(self.groups, self.channels) if self.apply_act else None
 
     def formula(self, x, parameters, training, compiled, weights):
-        if weights is not None:
-            return functional.masked_evonorm_s(self.kind, x, weights, parameters, self.epsilon, self.fitting_groups)
         options = {"groups": self.fitting_groups, "axis": self.axis, "epsilon": self.epsilon, "compiled": compiled}
         return functional.evonorm_s(self.kind, x, *parameters, **options)
 

@@ -1,4 +1,4 @@
-"""What all layers that normalize and activate share: where the channels are, their affine, their precision, their masks."""
+"""What all layers that normalize and activate share: channels, affine, precision, masks."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ class NormAct(OneGeneration):
         policies, and a float32 input is read as it is, whatever its size.
       input_shape: of a first layer of a `Sequential`, without the batch.
 
-    Call arguments: inputs; training: a Python value or a tensor; mask: handed on, and what it hides (False) is left out
-      of all
-    statistics over positions, as in Keras' BatchNormalization; with axis=1 it is handed on only.
+    Call arguments: inputs; training: a Python value or a tensor; mask: handed on to the next layer. What a mask hides
+    (False) is left out of statistics of the batch, as in Keras' BatchNormalization; statistics of one sample take every
+    position, as Keras' GroupNormalization does. With axis=1 a mask is handed on only.
 
     Input and output shape: [B, ..., C] floating point of rank 2 or more, any size but C unknown.
     """
@@ -187,7 +187,7 @@ class NormAct(OneGeneration):
         return x
 
     def weights_of(self, mask: tf.Tensor | None, x: tf.Tensor) -> tf.Tensor | None:
-        """1 where a position counts and 0 where a mask hides it, to be broadcast against x, float32 (float64 where x is)."""
+        """1 where a position counts, 0 where a mask hides it, broadcast against x, float32 (float64 where x is)."""
         if mask is None or self.axis not in (-1, len(x.shape) - 1):
             return None
         weights = tf.cast(mask, functional.raised(x).dtype)
@@ -232,7 +232,5 @@ class NormAct(OneGeneration):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> NormAct:
         config = dict(config)
-        shape = config.pop(
-            "batch_input_shape", None
-        )  # Keras 2 writes it of a first layer that was given its input_shape
+        shape = config.pop("batch_input_shape", None)  # of a first layer that was given its shape, in Keras 2
         return super().from_config({**config, "input_shape": shape[1:]} if shape else config)

@@ -164,9 +164,9 @@ class GraphLayer(NormAct):
     def _mean(self, value, over, samples):
         rank = len(value.shape)
         if over == "batch":
-            mean = samples.mean(value, list(range(rank - 1)))
+            mean = samples.mean(value, list(range(rank - 1)), weighted=True)
             return self._over_replicas(mean, samples.count) if self.synchronized else mean
-        mean = samples.mean(value, list(range(1, rank - 1)))
+        mean = samples.mean(value, list(range(1, rank - 1)), weighted=False)
         if over == "layer":
             return tf.reduce_mean(mean, rank - 1, keepdims=True)
         if over == "instance" or mean.shape[-1] == 1:
@@ -201,13 +201,12 @@ class _Samples(NamedTuple):
         weights = tf.broadcast_to(weights, tf.concat([shape, [1]], 0))
         return cls(tf.reduce_sum(weights), weights)
 
-    def mean(self, value: tf.Tensor, axes: list[int]) -> tf.Tensor:
+    def mean(self, value: tf.Tensor, axes: list[int], weighted: bool) -> tf.Tensor:
         """The mean of a node's value over axes, which it may have at size 1; 0 where there is nothing."""
-        if self.weights is None:
+        if self.weights is None or not weighted:
             count = tf.reduce_prod([tf.shape(value)[axis] for axis in axes]) if axes else 1
             return tf.reduce_sum(value, axes, keepdims=True) / tf.cast(tf.maximum(count, 1), value.dtype)
-        count = tf.maximum(tf.reduce_sum(self.weights, axes, keepdims=True), 1)
-        return tf.reduce_sum(value * self.weights, axes, keepdims=True) / count
+        return tf.reduce_sum(value * self.weights, axes, keepdims=True) / tf.maximum(self.count, 1)
 
 
 def layer_from_graph(graph: Graph | str | os.PathLike, **options: Any) -> Callable[..., tf.keras.layers.Layer]:

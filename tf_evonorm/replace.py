@@ -31,6 +31,8 @@ class Place(NamedTuple):
 class PassThrough(tf.keras.layers.Layer):
     """Stands where an activation stood that the layer before it has taken over: returns its input, of any shape."""
 
+    supports_masking = True
+
     def call(self, inputs, *args, **kwargs):
         return inputs
 

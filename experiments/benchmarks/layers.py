@@ -18,7 +18,6 @@ from typing import Any, Callable, Optional
 import numpy as np
 import tensorflow as tf
 
-from experiments.studies.runs import markdown
 from tf_evonorm.layers import named
 
 BASELINE = "bn_relu"
@@ -225,6 +224,8 @@ def table(rows: list[dict]) -> str:
 
     def shown(value: Any) -> str:
         return "" if value is None else value if isinstance(value, str) else f"{value:.2f}"
+
+    from experiments.studies.runs import markdown  # brings Model Garden, which Keras 3 does not have
 
     return markdown(list(COLUMNS.values()), [[shown(row.get(key)) for key in COLUMNS] for row in rows])
 

@@ -341,10 +341,17 @@ class FilterResponseNormAct(NormAct):
         if self.apply_act:
             self.tau = self.channel_weight("tau")
 
-    def normalized(self, x, training, weights=None):
+    def normalized(self, x: tf.Tensor, training: bool, weights: tf.Tensor | None = None) -> tf.Tensor:
         return self._above_threshold(self._affine_form(x), x.dtype)
 
-    def conditioned(self, x, gamma, beta, training, weights=None):
+    def conditioned(
+        self,
+        x: tf.Tensor,
+        gamma: tf.Tensor,
+        beta: tf.Tensor,
+        training: bool,
+        weights: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         return self._above_threshold(self._affine_form(x) * gamma + beta, x.dtype)
 
     def _affine_form(self, x):

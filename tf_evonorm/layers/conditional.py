@@ -123,7 +123,7 @@ class ConditionalNormAct(OneGeneration):
 
         return tf.cast(in_mode(conditioned, training, self.trainable), self.layer.compute_dtype)
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: list[tf.Tensor], mask: list | None = None) -> tf.Tensor | None:
         return None if mask is None else mask[0]
 
     def compute_output_shape(self, input_shape):

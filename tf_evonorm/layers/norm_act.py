@@ -191,7 +191,8 @@ class NormAct(OneGeneration):
         if mask is None or self.axis not in (-1, len(x.shape) - 1):
             return None
         weights = tf.cast(mask, functional.raised(x).dtype)
-        return weights[(..., *[tf.newaxis] * (len(x.shape) - len(weights.shape)))]
+        index = (..., *[tf.newaxis] * (len(x.shape) - len(weights.shape)))
+        return weights[index]
 
     def conditioned(
         self,

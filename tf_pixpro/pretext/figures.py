@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 
 from tf_pixpro.geometry import cell_distances, positive_mask
+from tf_pixpro.pretext.layers import unit
 from tf_pixpro.views.augment import denormalized
 
 
@@ -69,10 +70,10 @@ def similarity_figure(
       title: a line above the picture.
 
     Returns:
-      [height, width, 3] uint8, about 900 x 300 pixels: the first view with the cell marked, then a map over each view. The
-      colours of both maps reach from the least to the greatest of their similarities; the title says which.
+      [height, width, 3] uint8, about 900 x 300 pixels: the first view with the cell marked, then a map over each view.
+      The colours of both maps reach from the least to the greatest of their similarities; the title says which.
     """
-    features1, features2 = _unit(features1), _unit(features2)
+    features1, features2 = (unit(np.asarray(f, np.float32)).numpy() for f in (features1, features2))
     rows, columns = features1.shape[:2]
     row, column = cell if cell is not None else (rows // 2, columns // 2)
     if not (0 <= row < rows and 0 <= column < columns):
@@ -111,11 +112,6 @@ def _pixels(figure):
 def _displayed(view):
     """A normalized view as [0, 1] colours."""
     return np.clip(denormalized(np.asarray(view, np.float32)).numpy() / 255, 0, 1)
-
-
-def _unit(features):
-    features = np.asarray(features, np.float32)
-    return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
 
 
 def _centre(index, view, cells):

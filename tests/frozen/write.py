@@ -2,8 +2,8 @@
 
 PYTHONPATH=.:tests python tests/frozen/write.py [FOLDER_OF_RUNS]
 
-The result is `tests/frozen/VERSION-keras2.zip`, or `-keras3.zip` with TF_USE_LEGACY_KERAS=0 under Keras 3. See the README
-beside this file.
+The result is `tests/frozen/VERSION-keras2.zip`, or `-keras3.zip` with TF_USE_LEGACY_KERAS=0 under Keras 3. See the
+README beside this file.
 """
 
 from __future__ import annotations

@@ -178,13 +178,13 @@ def _schedule(config, images):
 def _config(arguments, opt):
     """The authors' recipe with what the file says."""
     config = pixpro_r50_imagenet.get_config("100")
-    config.encoder, config.projection = arguments["encoder"], arguments["projection"]
+    config.backbone, config.projection = {"name": "resnet", **arguments["encoder"]}, arguments["projection"]
     config.propagation.update(arguments["propagation"])
     if "instance" in arguments:
         config.instance = {"name": "byol", **arguments["instance"]}
         config.model.instance_weight = _option(opt, "pixpro_ins_loss_weight", 1.0) or 1.0
     if opt.get("arch") == "resnet50_16s":
-        config.encoder.output_stride = 16
+        config.backbone.output_stride = 16
     for option, place in OPTIONS.items():
         section, key = place.split(".")
         if key in config[section] or opt.get(option):
@@ -200,7 +200,7 @@ def _options(config, images):
     opt |= {"crop": config.views.scale[0], "image_size": config.views.size[0]}
     if "instance" in config:
         opt["pixpro_ins_loss_weight"] = config.model.get("instance_weight", 1.0)
-    if config.encoder.get("output_stride") == 16:
+    if config.backbone.get("output_stride") == 16:
         opt["arch"] = "resnet50_16s"
     for option, place in OPTIONS.items():
         section, key = place.split(".")

@@ -7,11 +7,10 @@ import functools
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from experiments.builders.backbone import backbone, norm_act
 from experiments.builders.run import Run
 from experiments.launch import session as sessions
 from experiments.launch.schedule import Schedule, intervals
-from tf_evonorm import backbones
-from tf_evonorm.layers.named import norm_act
 from tf_evonorm.mistakes import Mistake
 from tf_pixpro import data
 from tf_pixpro.checkpoints import save_backbone
@@ -87,18 +86,15 @@ def sources(config: ConfigDict) -> tuple[data.Source, data.Source]:
 def model(config, num_classes: int) -> tf.keras.Model:
     """The classifier of a config, with new weights."""
     freeze = config.get("freeze")
-    known = {name: getattr(backbones, name) for name in backbones.__all__ if name.islower()}
-    backbone = sessions.build_named(
-        known,
-        "backbone",
-        {"name": "resnet", **config.backbone},
-        norm_act=norm_act(**config.norm_act),
+    made = backbone(
+        config,
+        norm_act=norm_act(config),
         input_size=(*config.views.size, 3) if config.evaluation.get("size") is None else (None, None, 3),
         kernel_regularizer=None if freeze else half_squared_norm(config.head.get("weight_decay", 0.0)),
     )
     if freeze:
-        backbone = sessions.build(Frozen, "freeze", freeze, encoder=backbone)
-    return sessions.build(classifier, "head", config.head, backbone=backbone, num_classes=num_classes)
+        made = sessions.build(Frozen, "freeze", freeze, encoder=made)
+    return sessions.build(classifier, "head", config.head, backbone=made, num_classes=num_classes)
 
 
 def held_out_images(source, config, context, size=None, batch=None, limit=None, margin=256 / 224) -> tf.data.Dataset:

@@ -15,29 +15,17 @@ from official.vision.configs import maskrcnn as rcnn_configs
 from official.vision.configs import retinanet as retinanet_configs
 from official.vision.configs import semantic_segmentation as segmentation_configs
 
-import tf_evonorm
+from experiments.builders.backbone import backbone, norm_act
 from experiments.builders.run import Run
 from experiments.launch import session as sessions
 from experiments.launch.schedule import OPTIMIZERS
-from tf_evonorm import backbones
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro import WarmupCosine, WarmupStep, save_backbone
 from tf_pixpro.train import loop
 from tf_pixpro.train.precise_bn import PreciseNorm
 from tf_pixpro.transfer import records, serving, tasks
 from tf_pixpro.transfer.models import c4, detectors
 from tf_pixpro.transfer.models.frozen import Frozen
-
-ENCODERS = {
-    "resnet": backbones.resnet,
-    "preactivation_resnet": backbones.preactivation_resnet,
-    "spinenet": backbones.spinenet,
-}
-NORMS = {
-    "batch_norm": tf_evonorm.BatchNormAct,
-    "group_norm": tf_evonorm.GroupNormAct,
-    "evonorm_b0": tf_evonorm.EvoNormB0,
-    "evonorm_s0": tf_evonorm.EvoNormS0,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,22 +204,17 @@ def make_task(config, schedule, params, workdir=None):
 def detector(config, params):
     """(model, encoder) of a config, new weights."""
     settings = _plain(config.norm_act)
-    name, reach = settings.pop("name", "batch_norm"), settings.pop("reach", "backbone")
-    if name not in NORMS or reach not in ("backbone", "all"):
-        raise ValueError(
-            f"config.norm_act has name, one of {', '.join(NORMS)}, and reach, backbone or all. Received {name!r}, {reach!r}."
-        )
-    norm_act = functools.partial(sessions.build, NORMS[name], "norm_act", settings)
+    reach = settings.pop("reach", "backbone")
+    if reach not in ("backbone", "all"):
+        raise Mistake(f"config.norm_act.reach must be backbone or all. Received {reach!r}.")
+    layer = norm_act({"norm_act": settings})
     decay, freeze = params.losses.l2_weight_decay, config.get("freeze")
     if freeze and config.model.kind == "mask_rcnn_c4":
         raise ValueError("R50-C4's heads are part of its encoder, which learns. Received config.freeze. Leave it out.")
     regularizer = tf.keras.regularizers.l2(decay / 2) if decay else None  # as Model Garden halves it
-    encoder = _plain(config.encoder)
-    made = sessions.build(
-        ENCODERS[encoder.pop("name", "resnet")],
-        "encoder",
-        encoder,
-        norm_act=norm_act,
+    made = backbone(
+        config,
+        norm_act=layer,
         input_size=(None, None, 3) if KINDS[config.model.kind].any_size else tuple(params.model.input_size),
         kernel_regularizer=None if freeze else regularizer,
     )
@@ -239,7 +222,7 @@ def detector(config, params):
     model = KINDS[config.model.kind].build(
         sessions.build(Frozen, "freeze", _plain(freeze), encoder=made) if freeze else made,
         params.model,
-        norm_act if reach == "all" else None,
+        layer if reach == "all" else None,
         regularizer,
         **more,
     )

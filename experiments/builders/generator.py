@@ -98,7 +98,7 @@ def actions(session: sessions.Session, task: AdversarialTask, settings: Any, num
 def generator(config, num_classes: int) -> tf.keras.Model:
     """The generator of a config, with new weights; layers that use the batch take that of all replicas unless told otherwise."""
     settings = {name: value for name, value in config.norm_act.items() if value is not None}
-    if settings["layer"].startswith(("bn_", "evonorm_b")):
+    if settings["name"].startswith(("bn_", "evonorm_b")):
         settings.setdefault("synchronized", True)
     layer = norm_act(**settings)
     options = {"resolution": config.images.size, "num_classes": num_classes, "norm_act": layer}

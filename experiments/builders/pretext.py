@@ -6,11 +6,10 @@ import functools
 
 import tensorflow as tf
 
+from experiments.builders.backbone import backbone, norm_act
 from experiments.builders.run import Run
 from experiments.launch import session as sessions
 from experiments.launch.schedule import OPTIMIZERS, Schedule, intervals
-from tf_evonorm import BatchNormAct
-from tf_evonorm.backbones import resnet
 from tf_pixpro import BYOL, PixContrast, PixelPropagation, PixPro, ProjectionHead, SimCLR, data
 from tf_pixpro.pretext import probe
 from tf_pixpro.train import loop
@@ -25,7 +24,7 @@ def experiment(session: sessions.Session) -> Run:
     """A pre-training run.
 
     The sections of its config, in data order, are the keyword arguments of: source: `data.source`; views:
-    `data.pretrain_dataset`; norm_act: `tf_evonorm.BatchNormAct`; encoder: `tf_evonorm.backbones.resnet`; projection,
+    `data.pretrain_dataset`; norm_act and backbone: see `experiments.builders.backbone`; projection,
     propagation, instance, pyramid, model: see `pretext_model`; schedule: `Schedule`; trainer: `intervals`; optimizer,
     evaluation: the functions below; runtime: Model Garden's `RuntimeConfig`.
     """
@@ -75,16 +74,14 @@ def pretext_model(config, steps: int) -> PixPro:
 
 def pretext_encoder(config) -> tf.keras.Model:
     """The encoder of a config; new weights."""
-    build = sessions.build
-    norm_act = functools.partial(build, BatchNormAct, "norm_act", config.get("norm_act"))
-    encoder = build(resnet, "encoder", config.get("encoder"), norm_act=norm_act)
+    encoder = backbone(config, norm_act=norm_act(config))
     if "pyramid" not in config:
         return encoder
     from tf_pixpro.transfer.models.pyramid import (
         pyramid,  # Model Garden's vision part takes ten seconds to import
     )
 
-    return build(pyramid, "pyramid", config.pyramid, backbone=encoder)
+    return sessions.build(pyramid, "pyramid", config.pyramid, backbone=encoder)
 
 
 def optimizer(config, schedule: Schedule) -> tf.keras.optimizers.Optimizer:

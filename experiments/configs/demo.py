@@ -25,8 +25,8 @@ def get_config(variant=""):
     view = View(hue=0.5, saturation=0.8)
     config.views = {"size": (64, 64), "recipe": (view, view), "scale": (0.1, 0.6)}
     config.images = {"size": (64, 64), "recipe": "BYOL", "scale": (0.08, 1.0)}
-    config.norm_act = {}
-    config.encoder = {"depth": 18, "blocks": (1, 1, 1, 1), "width": 0.25, "output_stride": 8}
+    config.norm_act = {"name": "bn_relu"}
+    config.backbone = {"name": "resnet", "depth": 18, "blocks": (1, 1, 1, 1), "width": 0.25, "output_stride": 8}
     config.projection = {"hidden": 512, "features": 128}
     config.propagation = {}
     config.model = {"level": "5", "distance": 0.7, "momentum": 0.99}
@@ -42,7 +42,7 @@ def get_config(variant=""):
     config.finetune = {"seeds": 3, "steps": 200, "batch": 8, "rate": 0.1}
     if variant == "smoke":
         config.source.num_examples, config.steps, config.pictures = 16, 4, 1
-        config.encoder.width, config.projection = 0.125, {"hidden": 16, "features": 8}
+        config.backbone.width, config.projection = 0.125, {"hidden": 16, "features": 8}
         config.schedule.update({"batch": 4, "warmup_epochs": 0.0})
         config.trainer.steps_per_loop = 2
         config.labels = {"scenes": 4, "held_out": 4, "size": 64}

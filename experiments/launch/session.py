@@ -141,7 +141,18 @@ def recorded(workdir: str) -> ConfigDict:
     if not tf.io.gfile.exists(path):
         raise FileNotFoundError(f"the folder of a run is needed. Received {workdir!r}, without config.json.")
     with tf.io.gfile.GFile(path) as file:
-        return ConfigDict(json.load(file))
+        return ConfigDict(translated(json.load(file)))
+
+
+def translated(described: dict[str, Any]) -> dict[str, Any]:
+    """A recorded config in today's names: `backbone` was `encoder`, `norm_act.name` was `layer` or not written."""
+    described = dict(described)
+    if "encoder" in described and "backbone" not in described:
+        described["backbone"] = {"name": "resnet", **described.pop("encoder")}
+    if isinstance(described.get("norm_act"), dict):
+        settings = dict(described["norm_act"])
+        described["norm_act"] = {"name": settings.pop("layer", "bn_relu"), **settings}
+    return described
 
 
 @contextlib.contextmanager
@@ -189,7 +200,7 @@ def _remember(session: Session) -> None:
     if recorded == written:
         return  # or processes that start together would all write it
     if recorded and tf.train.latest_checkpoint(session.workdir):
-        before, now = _flat(json.loads(recorded)), _flat(described)
+        before, now = _flat(translated(json.loads(recorded))), _flat(described)
         if session.program and before.get("program", session.program) != session.program:
             raise Mistake(
                 f"a working folder holds the run of one program. Received {session.workdir} with a run of "

@@ -1,7 +1,7 @@
 """Which normalization suits a generator best: the same budget for all, several seeds, a classifier's features.
 
     python -m experiments.classify --config=experiments/configs/classify/evonorm_r20_cifar10.py \\
-      --config.norm_act.layer=bn_relu --config.source.path=cifar10.zip --config.schedule.epochs=20.0 \\
+      --config.norm_act.name=bn_relu --config.source.path=cifar10.zip --config.schedule.epochs=20.0 \\
       --workdir=workdir/judge
     python -m experiments.benchmark synthesis --source=cifar10.zip --classifier=workdir/judge \\
       --workdir=workdir/synthesis --figure=gan.jpg
@@ -61,7 +61,7 @@ def train(options: argparse.Namespace, layer: str, _: str, seed: int) -> dict:
     folder = options.workdir / f"{layer}_{seed}"
     config = biggan_32_cifar10.get_config()
     config.source.path = options.source
-    config.norm_act.layer = layer
+    config.norm_act.name = layer
     config.scores.update(classifier=options.classifier, name=JUDGE)
     config.schedule.update(steps=options.steps or config.schedule.steps, batch=options.batch or config.schedule.batch)
     try:

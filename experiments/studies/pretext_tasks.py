@@ -90,7 +90,7 @@ def pretrained(folder: pathlib.Path, task: str, seed: int, options: argparse.Nam
         config.pictures, config.trainer.max_to_keep = 0, 1
         if not options.smoke:
             config.source.path, config.schedule.epochs = options.source, options.epochs
-            config.encoder.width = options.width
+            config.backbone.width = options.width
         runs.train(pretext.experiment, config, folder, seed, "train")
         tidy(folder, "ckpt-*")
     return str(folder / "backbone")
@@ -112,7 +112,7 @@ def evaluated(folder: pathlib.Path, measure: str, init: str, seed: int, options:
     if not options.smoke:
         config.train_data.input_path = f"{options.records}/train-*.tfrecord"
         config.validation_data.input_path = f"{options.records}/val-*.tfrecord"
-        config.encoder.width = options.width
+        config.backbone.width = options.width
         config.schedule.steps = round(options.judging * config.schedule.steps)
     config.init = init
     return runs.train(detector.experiment, config, folder, seed)["mean_iou"]

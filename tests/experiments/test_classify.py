@@ -58,7 +58,7 @@ def test_cosine_and_constant_rates():
 @pytest.mark.parametrize("name, layer", [*((name, "default") for name in NAMES), (NAMES[-1], "evonorm_s0")])
 def test_every_config_builds_a_model(name, layer):
     config = config_of(name, "smoke")
-    config.norm_act.layer = layer
+    config.norm_act.name = layer
     model = classifier.model(config, 7)
     assert model.output_shape == (None, 7)
     layers = {type(weighted).__name__ for weighted in model.backbone.layers}
@@ -99,7 +99,7 @@ def test_averages_are_evaluated_kept_and_served(tmp_path):
 
 def test_a_run_goes_on_in_its_folder(tmp_path):
     config = config_of("evonorm_r20_cifar10", "smoke")
-    config.norm_act.layer, config.schedule.epochs = "bn_relu", 0.5
+    config.norm_act.name, config.schedule.epochs = "bn_relu", 0.5
     _, first = classify.main(session.start_session(config, str(tmp_path), "train"))
     assert loop.latest_step(str(tmp_path)) == 2 and not first
     _, results = classify.main(session.start_session(config, str(tmp_path), "eval"))
@@ -109,7 +109,7 @@ def test_a_run_goes_on_in_its_folder(tmp_path):
 def test_mistakes_are_told(tmp_path):
     config = config_of("evonorm_r20_cifar10", "smoke")
     config.backbone.name = "vgg"
-    with pytest.raises(ValueError, match=r"backbone\.name must be one of efficientnet, .* Received 'vgg'"):
+    with pytest.raises(ValueError, match=r"backbone\.name must be one of resnet, .* Received 'vgg'"):
         classifier.model(config, 10)
     with pytest.raises(FileNotFoundError, match="a classifier is kept at the end of training"):
         classifier.restored(config, str(tmp_path))

@@ -54,7 +54,7 @@ def test_a_probe_is_one_convolution_on_an_encoder_that_stays(tmp_path):
 
 def test_the_probe_differs_from_the_protocol_in_the_head_alone():
     probe, fcn = (camvid_fcn_r18.get_config(variant) for variant in ("probe", ""))
-    for section in ("train_data", "validation_data", "norm_act", "encoder", "runtime", "init"):
+    for section in ("train_data", "validation_data", "norm_act", "backbone", "runtime", "init"):
         assert probe[section] == fcn[section], section
     assert "freeze" not in fcn and "fcn" not in probe.model and probe.model.head == fcn.model.head
     c4 = coco_mask_rcnn_r50_c4_1x.get_config("smoke")

@@ -63,7 +63,7 @@ def test_smoke_variants_learn(module):
 def test_the_recipe_is_pixpros(module):
     for variant in ("100", "400"):
         ours, theirs = module.get_config(variant), pixpro_r50_imagenet.get_config(variant)
-        for section in ("source", "views", "norm_act", "encoder", "schedule", "optimizer", "runtime", "seed"):
+        for section in ("source", "views", "norm_act", "backbone", "schedule", "optimizer", "runtime", "seed"):
             assert ours[section] == theirs[section], section
         assert ours.model.distance == 0.7 and ours.model.momentum == 0.99
     with pytest.raises(ValueError, match="Received 'tiny'"):
@@ -79,7 +79,7 @@ def test_the_authors_own_instance_term():
 @pytest.mark.parametrize("task", compare_r18_photos.TASKS)
 def test_the_compared_tasks_share_everything_else(task):
     config, pixpro = (compare_r18_photos.get_config(variant) for variant in (task, "pixpro"))
-    for section in ("source", "views", "norm_act", "encoder", "schedule", "optimizer", "evaluation", "trainer"):
+    for section in ("source", "views", "norm_act", "backbone", "schedule", "optimizer", "evaluation", "trainer"):
         assert config[section] == pixpro[section], section
     model = pretext.pretext_model(compare_r18_photos.get_config(f"{task}-smoke"), 4)
     assert np.isfinite(model.pretext_loss(batch(96), training=False)["loss"])

@@ -48,7 +48,7 @@ def test_the_authors_recipe(variant, steps):
     optimizer = pretext.optimizer(config, schedule)
     assert isinstance(optimizer, LARS)
     assert (optimizer.momentum, optimizer.decay, optimizer.trust_coefficient) == (0.9, 1e-5, 0.001)
-    assert (config.encoder.depth, config.views.size, config.views.scale) == (50, (224, 224), (0.08, 1.0))
+    assert (config.backbone.depth, config.views.size, config.views.scale) == (50, (224, 224), (0.08, 1.0))
 
 
 def test_the_smoke_recipe_makes_everything():
@@ -97,7 +97,7 @@ def test_a_folder_holds_one_experiment(tmp_path):
 
 def test_a_wrong_flag_is_one_line(tmp_path):
     wrong = {
-        "no key": ('Did you mean "depth"', PHOTOS + ":smoke", "--config.encoder.dept=18"),
+        "no key": ('Did you mean "depth"', PHOTOS + ":smoke", "--config.backbone.dept=18"),
         "no file": ("nothing.zip", PHOTOS, "--config.source.path=nothing.zip"),
         "no mode": ("mode", PHOTOS + ":smoke", "--mode=test"),
     }

@@ -157,7 +157,7 @@ def test_mistakes(tmp_path):
 @pytest.mark.slow
 def test_a_run_is_judged_and_served(tmp_path):
     judge = config_of("evonorm_r20_cifar10", "smoke")
-    judge.norm_act.layer = "bn_relu"
+    judge.norm_act.name = "bn_relu"
     classify.main(session.start_session(judge, str(tmp_path / "judge"), "train"))
     config = config_of("biggan_32_cifar10", "smoke")
     config.scores.update(classifier=str(tmp_path / "judge"), name="r8", splits=2, batch=4)

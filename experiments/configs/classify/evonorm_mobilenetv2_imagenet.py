@@ -3,7 +3,7 @@
 The recipe is that of the MnasNet code on which the paper's rests: 0.016 per 256 images, 0.97 every 2.4 epochs. Expected top-1 (paper,
 table 2): BN-ReLU 73.1, EvoNorm-B0 75.1, B1 74.5, B2 74.7; S0 74.0 (table 3). The paper's batch is 4096 on 32 workers. Not trained here.
 The source is a pattern of TFRecords with Model Garden's ImageNet keys (train* and validation*), tfds:imagenet2012, or a folder.
-Any layer: --config.norm_act.layer=evonorm_s0 (evonorm_b1, bn_relu, bn_swish, gn_relu, frn, ...; default: the backbone's own).
+Any layer: --config.norm_act.name=evonorm_s0 (evonorm_b1, bn_relu, bn_swish, gn_relu, frn, ...; default: the backbone's own).
 
 python -m experiments.classify --config=experiments/configs/classify/evonorm_mobilenetv2_imagenet.py --config.source.path='train*' \
     --config.held_out.path='validation*' --workdir=workdir/evonorm_mobilenetv2_imagenet
@@ -30,7 +30,7 @@ def get_config(variant=""):
         "randaugment_magnitude": 10.0,
     }
     config.evaluation = {"margin": 256 / 224}
-    config.norm_act = {"layer": "evonorm_b0"}
+    config.norm_act = {"name": "evonorm_b0"}
     config.backbone = {"name": "mobilenetv2"}
     config.head = {"dropout": 0.2, "weight_decay": 1e-5}
     config.label_smoothing = 0.1

@@ -1,7 +1,7 @@
 """CIFAR-10, a pre-activation ResNet of 20 layers: small enough for two processor cores, for comparing normalizations.
 
 The source is a folder or zip with train/CLASS and test/CLASS; or --config.source.path=tfds:cifar10. With BatchNorm and ReLU such a
-network reaches about 92 % on all of CIFAR-10 (He et al. 2016). Any layer: --config.norm_act.layer=evonorm_s0 (bn_relu, gn_relu, frn, ...).
+network reaches about 92 % on all of CIFAR-10 (He et al. 2016). Any layer: --config.norm_act.name=evonorm_s0 (bn_relu, gn_relu, frn, ...).
 
 python -m experiments.classify --config=experiments/configs/classify/evonorm_r20_cifar10.py --config.source.path=cifar10.zip --workdir=workdir/cifar
 
@@ -23,7 +23,7 @@ def get_config(variant=""):
     config.max_bad_share = 0.01
     config.views = {"size": (32, 32), "scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.5, "shift": 4}
     config.evaluation = {"margin": 1.0, "size": placeholder(object), "batch": placeholder(int)}
-    config.norm_act = {"layer": "evonorm_b0"}
+    config.norm_act = {"name": "evonorm_b0"}
     config.backbone = {
         "name": "preactivation_resnet",
         "depth": 18,

@@ -4,7 +4,7 @@ python -m experiments.classify --config=experiments/configs/classify/finetune_r1
     --config.init=workdir/photos/backbone --workdir=workdir/classes
 
 Without --config.init it starts from scratch. The source has folders train/CLASS and val/CLASS; with other names --config.source.split and
---config.held_out.split. Any layer: --config.norm_act.layer=evonorm_s0 (bn_relu, gn_relu, ...), with weights of the same one. The rate, 0.1 per
+--config.held_out.split. Any layer: --config.norm_act.name=evonorm_s0 (bn_relu, gn_relu, ...), with weights of the same one. The rate, 0.1 per
 256 images, is a usual one for fine-tuning and not tuned here. Variants: default; smoke.
 """
 

@@ -23,8 +23,8 @@ def get_config(variant=""):
     config.source = {"path": "", "split": placeholder(str), "min_side": 96}
     config.views = {"size": (96, 96), "recipe": "BYOL", "scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}
     config.views.update(vertical_flip=0.0, max_bad_share=0.01)
-    config.norm_act = {"synchronized": True}
-    config.encoder = {"depth": 18}
+    config.norm_act = {"name": "bn_relu", "synchronized": True}
+    config.backbone = {"name": "resnet", "depth": 18}
     config.projection = {"hidden": 1024, "features": 128}
     config.propagation = {"sharpness": 2.0, "value_layers": 1}
     config.model = {"level": "5", "distance": 0.7, "momentum": 0.99}
@@ -47,7 +47,7 @@ def get_config(variant=""):
         config.evaluation.queries = {"path": placeholder(str), "split": "val"}
     if variant == "smoke":
         config.source = {"path": "scenes", "num_examples": 16, "size": (96, 96)}
-        config.encoder.update(width=0.125, blocks=(1, 1, 1, 1))
+        config.backbone.update(width=0.125, blocks=(1, 1, 1, 1))
         config.projection = {"hidden": 32, "features": 16}
         config.schedule.update({"batch": 4, "epochs": 1.0, "warmup_epochs": 0.25})
         config.trainer.update({"steps_per_loop": 2, "evaluation_epochs": 1.0})

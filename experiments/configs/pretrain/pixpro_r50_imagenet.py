@@ -20,8 +20,8 @@ def get_config(variant="100"):
     config.source = {"path": "tfds:imagenet2012", "split": "train"}
     config.views = {"size": (224, 224), "recipe": "BYOL", "scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}
     config.views.vertical_flip = 0.0
-    config.norm_act = {"synchronized": True}
-    config.encoder = {"depth": 50}
+    config.norm_act = {"name": "bn_relu", "synchronized": True}
+    config.backbone = {"name": "resnet", "depth": 50}
     config.projection = {"hidden": 4096, "features": 256}
     config.propagation = {"sharpness": 2.0, "value_layers": 1}
     config.model = {"level": "5", "distance": 0.7, "momentum": 0.99}
@@ -45,7 +45,7 @@ def get_config(variant="100"):
         config.source = {"path": "scenes", "num_examples": 16, "size": (64, 64)}
         config.evaluation.queries = {"seed": 1}
         config.views.size = (64, 64)
-        config.encoder.update(width=0.125, blocks=(1, 1, 1, 1))
+        config.backbone.update(width=0.125, blocks=(1, 1, 1, 1))
         config.projection = {"hidden": 32, "features": 16}
         config.schedule.update({"batch": 4, "epochs": 1.0, "warmup_epochs": 0.25})
         config.trainer.update({"steps_per_loop": 2, "evaluation_epochs": 1.0})

@@ -1,7 +1,7 @@
 """BigGAN-deep on CIFAR-10, small enough for two processor cores: which normalization serves the generator best?
 
 The source is a folder or zip with train/CLASS and test/CLASS; or --config.source.path=tfds:cifar10. Any layer of the generator:
---config.norm_act.layer=evonorm_b0 (bn_relu, gn_relu, ln_relu, pixel_relu, evonorm_s0, ...); those that use the batch take it from all
+--config.norm_act.name=evonorm_b0 (bn_relu, gn_relu, ln_relu, pixel_relu, evonorm_s0, ...); those that use the batch take it from all
 replicas unless --config.norm_act.synchronized=False. No result at this size is published: the EvoNorm paper's table (FID of B0 and S0
 below that of BatchNorm and GroupNorm with ReLU) is of a BigGAN-deep of full size. Scores need a judge, a run of experiments.classify
 (--config.scores.classifier=workdir/cifar), and are named after it. A step takes 0.35 s of one core (2026-11-23, a busy machine), a run
@@ -25,7 +25,7 @@ def get_config(variant=""):
     config.source = {"path": "", "split": "train"}
     config.held_out = {"split": "train"}  # the usual reference of such scores
     config.images = {"size": 32, "flip": 0.5}
-    config.norm_act = {"layer": "evonorm_s0", "synchronized": placeholder(bool)}
+    config.norm_act = {"name": "evonorm_s0", "synchronized": placeholder(bool)}
     config.generator = {"width": 0.125, "latent": 64, "embedding": 32, "attention": 0}
     config.discriminator = {"width": 0.125, "attention": 0}
     config.schedule = {"steps": 1500, "batch": 32}
@@ -48,7 +48,7 @@ def get_config(variant=""):
     if variant == "smoke":
         config.source = {"path": "scenes", "num_examples": 16, "size": (32, 32)}
         config.held_out = {"seed": 1}
-        config.norm_act.layer = "bn_relu"
+        config.norm_act.name = "bn_relu"
         config.generator.update(width=1 / 32, latent=8, embedding=4)
         config.discriminator.width = 1 / 32
         config.schedule.update(steps=4, batch=4)

@@ -6,7 +6,7 @@ these are BigGAN's (appendix C: batch 2048, Adam with beta_1 = 0, averages of 0.
 discriminator's steps of BigGAN-deep are unconfirmed. Needs ImageNet as TFRecords or tfds:imagenet2012, and accelerators; not run here.
 
 python -m experiments.synthesize --config=experiments/configs/synthesize/biggan_deep_128_imagenet.py --config.source.path=tfds:imagenet2012 \
-  --config.norm_act.layer=evonorm_b0 --config.scores.inception=imagenet --workdir=workdir/biggan --tpu=local
+  --config.norm_act.name=evonorm_b0 --config.scores.inception=imagenet --workdir=workdir/biggan --tpu=local
 
 Variants: default; smoke.
 """

@@ -22,7 +22,7 @@ def get_config(variant=""):
     config.validation_data = {"input_path": "records/bccd/val-*.tfrecord"}
     config.scores = {"kind": "coco", "annotation_file": "records/bccd/val_annotations.json"}
     config.norm_act = {"name": "batch_norm", "reach": "backbone", "synchronized": True}
-    config.encoder = {"name": "resnet", "depth": 18}
+    config.backbone = {"name": "resnet", "depth": 18}
     config.model = {
         "kind": "retinanet",
         "num_classes": 4,

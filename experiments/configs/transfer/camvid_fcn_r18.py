@@ -27,7 +27,7 @@ def get_config(variant=""):
     config.validation_data = {**records, "input_path": "records/camvid/val-*.tfrecord"}
     config.validation_data.update({"resize_eval_groundtruth": False, "groundtruth_padded_size": [360, 480]})
     config.norm_act = {"name": "batch_norm", "reach": "backbone", "synchronized": True}
-    config.encoder = {"name": "resnet", "depth": 18, "output_stride": 16}
+    config.backbone = {"name": "resnet", "depth": 18, "output_stride": 16}
     config.model = {
         "kind": "segmenter",
         "num_classes": 11,

@@ -26,7 +26,7 @@ def get_config(variant=""):
     config.validation_data.update({"resize_eval_groundtruth": False, "groundtruth_padded_size": [1024, 2048]})
     config.window = {"size": 768, "stride": 512}
     config.norm_act = {"name": "batch_norm", "reach": "backbone", "synchronized": True}
-    config.encoder = {"name": "resnet", "depth": 50, "output_stride": 16}
+    config.backbone = {"name": "resnet", "depth": 50, "output_stride": 16}
     config.model = {
         "kind": "segmenter",
         "num_classes": 19,

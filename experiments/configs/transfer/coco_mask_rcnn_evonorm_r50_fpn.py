@@ -24,7 +24,7 @@ def get_config(variant=""):
         config.norm_act.groups = "auto"
     if variant == "bn":
         config.norm_act.synchronized = True
-    config.encoder = {"name": "preactivation_resnet", "depth": 50}
+    config.backbone = {"name": "preactivation_resnet", "depth": 50}
     config.model.input_size = [1024, 1024, 3]
     config.losses.l2_weight_decay = 4e-5
     config.precise_norm_steps = 0

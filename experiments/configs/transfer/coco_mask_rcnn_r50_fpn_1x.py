@@ -28,7 +28,7 @@ def get_config(variant=""):
     config.validation_data = {"input_path": "records/coco/val-*.tfrecord", "parser": {}}
     config.scores = {"kind": "coco", "annotation_file": "records/coco/val_annotations.json"}
     config.norm_act = {"name": "batch_norm", "reach": "backbone", "synchronized": True}
-    config.encoder = {"name": "resnet", "depth": 50}
+    config.backbone = {"name": "resnet", "depth": 50}
     config.model = {
         "kind": "mask_rcnn",
         "num_classes": 91,

@@ -23,7 +23,7 @@ def get_config(variant=""):
         "momentum": 0.99,
         "epsilon": 1e-3,
     }
-    config.encoder = {"name": "spinenet", "variant": "96", "min_level": 3, "max_level": 7}
+    config.backbone = {"name": "spinenet", "variant": "96", "min_level": 3, "max_level": 7}
     del config.model.decoder
     config.model.update(input_size=[1024, 1024, 3], min_level=3, max_level=7, decoder={"type": "identity"})
     config.model.anchor.anchor_size = 3.0

@@ -22,7 +22,7 @@ def get_config(variant=""):
     config.train_data.parser = {"mask_crop_size": 56}
     config.validation_data.update(input_path="records/coco_mini/train-*.tfrecord", parser={"mask_crop_size": 56})
     config.scores.annotation_file = "records/coco_mini/train_annotations.json"
-    config.encoder.depth = 18
+    config.backbone.depth = 18
     config.model.input_size = [256, 256, 3]
     config.model.roi_generator = {"pre_nms_top_k": 300, "num_proposals": 100}
     config.model.roi_generator.update({"test_pre_nms_top_k": 300, "test_num_proposals": 100})

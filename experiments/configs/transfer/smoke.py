@@ -4,10 +4,10 @@
 def shrink(config):
     """The same experiment in every choice but size; returns the config."""
     config.scenes = {"train": 8, "validation": 4, "size": (128, 128)}
-    if config.encoder.get("name") == "spinenet":
-        config.encoder.update(variant="49S", width=0.125)
+    if config.backbone.get("name") == "spinenet":
+        config.backbone.update(variant="49S", width=0.125)
     else:
-        config.encoder.update(width=0.125, blocks=(1, 1, 1, 1))
+        config.backbone.update(width=0.125, blocks=(1, 1, 1, 1))
     config.model.update(num_classes=9, input_size=[128, 128, 3])
     for data in (config.train_data, config.validation_data):
         data.shuffle_buffer_size = 8

@@ -115,7 +115,7 @@ def test_mistakes_are_told(tmp_path):
     with pytest.raises(ValueError, match=r"Received 11, .*config\.train_data have classes up to 11\. Pass 12"):
         params_of(few)
     config.norm_act.reach = "half"
-    with pytest.raises(ValueError, match="must be backbone or all. Received 'half'"):
+    with pytest.raises(ValueError, match=r"must be backbone or all\. Received 'half'"):
         detector.detector(config, params_of(config))
 
 

@@ -1,4 +1,4 @@
-"""Adversarial training in Model Garden's loop, on networks of a few layers: averages, replicas, resume, kill -9, both stops."""
+"""Adversarial training on networks of a few layers: averages, replicas, resuming after kill -9, both stops."""
 
 import functools
 import os
@@ -135,7 +135,7 @@ def test_two_replicas_train_biggan_as_one(tmp_path, two_replicas):
 
 
 def test_a_step_descends_the_hinge_losses():
-    """With plain gradient descent the change of each weight is the rate times the gradient of the loss as the paper has it."""
+    """With gradient descent the change of each weight is the rate times the gradient of the paper's loss."""
     task = AdversarialTask(networks, lambda: [tf.keras.optimizers.SGD(0.1) for _ in range(2)], batches)
     model, reference = task.build_model(), networks()
     optimizer = task.create_optimizer()

@@ -1,4 +1,4 @@
-"""Cheap checks on graphs whose fault is known, the shares that a survey of 5,000 graphs gave, and what fingerprints tell apart."""
+"""Cheap checks on graphs with a single fault, the shares of a survey of 5,000 graphs, fingerprints."""
 
 import collections
 
@@ -47,7 +47,7 @@ def test_division_by_zero_is_found_where_it_is_not_protected():
 
 
 def test_shares_of_random_graphs():
-    """A survey of 5,000 graphs on other numbers gave 65.1 % without a path from x, 68.0 % independent in all, 80.1 % flat."""
+    """A survey of 5,000 other graphs: 65.1 % have no path from x, 68.0 % are independent of x, 80.1 % are flat."""
     rng = np.random.default_rng(0)
     graphs = [sample(rng) for _ in range(2000)]
     reasons = collections.Counter(Checks().reason(graph) for graph in graphs)

@@ -1,4 +1,4 @@
-"""Graphs: random ones run, mutate, serialise and come back; known ones are the paper's formulas; nothing from outside crashes."""
+"""Graphs: live nodes, canonical form, formulas, text and JSON, NumPy values, sampling, mutation, hostile input."""
 
 import hashlib
 import json

@@ -16,7 +16,7 @@ def coco_scores(kind: str, annotation_file: str, masks: bool) -> COCOEvaluator:
 
     Args:
       kind: 'coco'; 'voc', AP over all recalls; 'voc07', AP at eleven recalls.
-      annotation_file: COCO JSON of the validation images, such as `write_records` leaves behind; image ids are integers.
+      annotation_file: COCO JSON of the validation images, as written by `write_records`; image ids are integers.
       masks: whether instance masks are scored too ('coco' only).
 
     Raises:
@@ -24,11 +24,13 @@ def coco_scores(kind: str, annotation_file: str, masks: bool) -> COCOEvaluator:
     """
     if kind not in KINDS or (masks and kind != "coco"):
         raise ValueError(
-            f"scores must be one of {', '.join(KINDS)}, 'coco' where masks are scored. Received {kind!r}, masks={masks}."
+            f"scores must be one of {', '.join(KINDS)}, 'coco' where masks are scored. "
+            f"Received {kind!r}, masks={masks}."
         )
     if not annotation_file:
         raise ValueError(
-            "evaluation needs annotation_file. Received none. Pass the SPLIT_annotations.json that lies beside the records."
+            "evaluation needs annotation_file. Received none. "
+            "Pass the SPLIT_annotations.json that lies beside the records."
         )
     if kind == "coco":
         return COCOEvaluator(annotation_file, include_mask=masks)
@@ -42,7 +44,7 @@ class PascalEvaluator(COCOEvaluator):
       annotation_file: as in `coco_scores`; objects with 'difficult' are neither hits nor misses.
       eleven_points: the VOC2007 form: precision averaged at recalls 0, 0.1, ..., 1.
 
-    Source: the VOC development kits (2007 and 2010); the mean over thresholds as PixPro's detection protocol reports it.
+    Source: the VOC development kits (2007 and 2010); the mean over thresholds follows PixPro's detection protocol.
     """
 
     def __init__(self, annotation_file: str, eleven_points: bool = False):
@@ -90,8 +92,8 @@ def voc_average_precision(truth: dict, found: list, threshold: float = 0.5, elev
     Returns:
       The average precision; NaN if there is nothing to find.
 
-    Source: VOCevaldet.m of the development kits. A detection belongs to the object that it overlaps most; a second one of the same
-      object is a false alarm. Boxes here are continuous: the kit's added pixel is already in them.
+    Source: VOCevaldet.m of the development kits. A detection is matched to the object that it overlaps
+      most; a second detection of the same object is a false positive. Boxes here are continuous: the kit's added pixel is already in them.
     """
     wanted = sum(not box[4] for boxes in truth.values() for box in boxes)
     if not wanted:

@@ -22,7 +22,8 @@ class ClassificationTask(ObjectTask, image_classification.ImageClassificationTas
 
     Args:
       model: () -> `classifier`, called once inside the strategy's scope.
-      images: (input_context, start_step) -> endless dataset of (images [b, H, W, 3] float32, labels [b] int64) of one replica.
+      images: (input_context, start_step) -> infinite dataset of (images [b, H, W, 3] float32,
+        labels [b] int64) of one replica.
       held_out: input_context -> finite dataset of the same.
       num_classes: K.
       label_smoothing: share of the label spread over all classes.
@@ -31,8 +32,8 @@ class ClassificationTask(ObjectTask, image_classification.ImageClassificationTas
       name: of the task.
       optimizer: () -> Keras optimizer; None takes Model Garden's, from the trainer's `optimizer_config`.
 
-    The loss is cross-entropy plus what the model's regularizers add. Results are `accuracy` and, with more than five classes,
-    `top_5_accuracy`.
+    The loss is cross-entropy plus the model's regularization losses. Results are `accuracy` and, with more than five
+    classes, `top_5_accuracy`.
     """
 
     best = ("accuracy", "higher")
@@ -65,7 +66,7 @@ class ClassificationTask(ObjectTask, image_classification.ImageClassificationTas
         return self._model
 
     def initialize(self, model: tf.keras.Model) -> None:
-        """The whole encoder from its checkpoint, or an error that names what does not fit; a resumed run does not come here."""
+        """Restores the whole encoder from its checkpoint; a resumed run does not call this."""
         if self._init:
             load_backbone(getattr(model.backbone, "encoder", model.backbone), self._init)
 
@@ -81,7 +82,8 @@ def classifier(
     """Model Garden's classifier on the highest level of a backbone: mean over places, dropout, one dense layer.
 
     Args:
-      backbone: [B, H, W, 3] -> dict of levels; a `tf_pixpro.transfer.models.frozen.Frozen` one makes this linear evaluation.
+      backbone: [B, H, W, 3] -> dict of levels; with a `Frozen` encoder
+        (`tf_pixpro.transfer.models.frozen`) this is linear evaluation.
       num_classes: K.
       dropout: share of pooled features dropped in training.
       weight_decay: of the dense kernel, times half its squared norm.
@@ -121,18 +123,20 @@ def training_view(
 
     Args:
       size: (height, width) of the result, pixels.
-      scale: least and largest area of the random crop, shares of the image; (1, 1) with ratio (1, 1) takes a square image whole.
+      scale: minimum and maximum area of the random crop as fractions of the image; (1, 1) with ratio (1, 1) keeps a
+        square image uncropped.
       ratio: least and largest width / height of the crop.
       flip, vertical_flip: probabilities.
-      shift: afterwards the image moves by up to so many pixels each way, zeros coming in: the crop usual for CIFAR, with 4.
+      shift: zero padding in pixels on each side before a second random crop to the input size; 4 is usual for CIFAR.
       randaugment_layers: how many random operations of RandAugment follow the flip; 0 for none.
       randaugment_magnitude: their strength, 0 to 10.
 
     Returns:
       (example, seed [2] int32) -> (image [height, width, 3] float32 normalised, label int64).
 
-    Source: Szegedy et al. 2015 (crop), He et al. 2015 (shift), Cubuk et al. 2020 (RandAugment, Model Garden's implementation, which
-      draws from TensorFlow's global seed and not from `seed`: a resumed run then sees other operations than one never stopped).
+    Source: Szegedy et al. 2015 (crop), He et al. 2015 (shift), Cubuk et al. 2020 (RandAugment, Model Garden's
+      implementation, which draws from TensorFlow's global seed and not from `seed`: a resumed run therefore draws
+      different operations from an uninterrupted one).
     """
     size = tuple(size)
     crop: dict = {"scale": tuple(scale), "ratio": tuple(ratio)}

@@ -1,4 +1,4 @@
-"""Model Garden's detection and segmentation tasks, made of objects: its inputs, losses, metrics and steps, our model and optimizer."""
+"""Model Garden's detection and segmentation tasks, built from objects: Model Garden's inputs and losses, our model."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class SegmentationTask(_TransferTask, semantic_segmentation.SemanticSegmentation
     """Semantic segmentation, scored by mean IoU over the classes that occur, and by the IoU of each ('iou/0', ...).
 
     Args:
-      window: {'size', 'stride'} of a sliding window in evaluation, see `windows.slide`; None takes the image as a whole.
+      window: {'size', 'stride'} of a sliding window in evaluation, see `windows.slide`; None evaluates the full image.
       others: as above.
     """
 
@@ -78,7 +78,7 @@ class SegmentationTask(_TransferTask, semantic_segmentation.SemanticSegmentation
         }
 
     def aggregate_logs(self, state: Any = None, step_outputs: Any = None) -> bool:
-        """Nothing: the metric adds up by itself. Model Garden's empties it here, after the first batch, which is then lost."""
+        """Returns None: Model Garden's method resets the metric after the first batch and loses that batch."""
         return True
 
     def reduce_aggregated_logs(self, aggregated_logs: Any, global_step: tf.Variable | None = None) -> dict[str, float]:
@@ -105,7 +105,7 @@ class RetinaNetTask(_TransferTask, retinanet.RetinaNetTask):
 
 
 class MaskRCNNTask(_TransferTask, maskrcnn.MaskRCNNTask):
-    """Detection and instance segmentation in two stages, scored by COCO's average precision of boxes and masks, or Pascal's of boxes."""
+    """Two-stage detection and instance segmentation, with COCO's box and mask AP or Pascal VOC's box AP."""
 
     best = ("AP", "higher")
 

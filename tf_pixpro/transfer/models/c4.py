@@ -1,9 +1,11 @@
-"""R50-C4: region proposals on level 4, and level 5 of the encoder as the head of every region. Model Garden has no such detector."""
+"""R50-C4 detector: region proposals on level 4, level 5 of the encoder as the head of every region.
+
+Model Garden does not provide this detector.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 from official.vision.configs import maskrcnn
@@ -16,8 +18,8 @@ from tf_pixpro.transfer.models.head_norms import replace_norms
 class Octaves(int):
     """How many anchor sizes there are on a level, each twice the one before.
 
-    Model Garden's anchors of a level divide one octave: size * 2 ** (i / count), or i / float(count) in older versions. With this
-    count they are size * 2 ** i, such as 32, 64, ..., 512 for 5 of them.
+    Model Garden's anchors of a level divide one octave: size * 2 ** (i / count), or i / float(count) in older
+    versions. With this count they are size * 2 ** i, such as 32, 64, ..., 512 for 5 of them.
     """
 
     def __float__(self):
@@ -39,29 +41,30 @@ def mask_rcnn_c4(
       encoder: backbone with levels '4' and '5', built for images of any size.
       params: Model Garden's `MaskRCNN` configuration with min_level = max_level = 4, `decoder` 'identity', `Octaves` as
         anchor.num_scales, both RoI aligners' crop_size 14 and mask_head.upsample_factor 1.
-      norm_act: for region proposals and the extra normalization, called as norm_act(apply_act=..., name=...); None takes synchronized
-        batch normalization.
+      norm_act: for region proposals and the extra normalization, called as norm_act(apply_act=..., name=...); None
+        uses batch normalization configured by `params.norm_activation`.
       regularizer: Keras regularizer of kernels.
 
     Returns:
-      Model Garden's `MaskRCNNModel`. Its backbone is the encoder up to level 4; its heads share level 5, followed by the extra
-      normalization.
+      Model Garden's `MaskRCNNModel`. Its backbone is the encoder up to level 4; its heads share level 5,
+      followed by the extra normalization.
 
     Raises:
       ValueError: if the levels are not 4, or regions are not twice the size that level 5 halves.
 
-    Source: detectron2's R50-C4 with `Res5ROIHeadsExtraNorm`, as PixPro and MoCo use it. Differences: Model Garden's region proposals have
-      a normalization, its RoI align takes one sample per bin, and images lie in a frame of one size.
+    Source: detectron2's R50-C4 with `Res5ROIHeadsExtraNorm`, as PixPro and MoCo use it. Differences: Model
+      Garden's region proposals have a normalization, its RoI align takes one sample per bin, and images lie in a frame of one size.
     """
     if (params.min_level, params.max_level) != (4, 4) or params.decoder.type != "identity":
         raise ValueError(
-            f"C4 has region proposals on level 4 alone. Received levels {params.min_level} to {params.max_level} with decoder "
-            f"{params.decoder.type!r}. Pass min_level=max_level=4 and decoder.type='identity'."
+            f"C4 has region proposals on level 4 alone. Received levels {params.min_level} to {params.max_level} "
+            f"with decoder {params.decoder.type!r}. Pass min_level=max_level=4 and decoder.type='identity'."
         )
     if params.include_mask and (params.mask_roi_aligner.crop_size % 2 or params.mask_head.upsample_factor != 1):
         raise ValueError(
             "level 5 halves a region's features and the mask head doubles them. Received mask_roi_aligner.crop_size="
-            f"{params.mask_roi_aligner.crop_size}, mask_head.upsample_factor={params.mask_head.upsample_factor}. Pass 14 and 1."
+            f"{params.mask_roi_aligner.crop_size}, mask_head.upsample_factor={params.mask_head.upsample_factor}. "
+            "Pass 14 and 1."
         )
     trunk = Trunk(encoder.inputs[0], {"4": encoder.output["4"]}, name="level4")
     if norm_act is None:
@@ -107,9 +110,9 @@ class BoxHead(tf.keras.layers.Layer):
         level5: tf.keras.layers.Layer,
         classes: int,
         regularizer: tf.keras.regularizers.Regularizer | None = None,
-        **kwargs: Any,
+        name: str | None = None,
     ):
-        super().__init__(**kwargs)
+        super().__init__(name=name)
         self.level5 = level5
         self.scores = _dense(classes, 0.01, regularizer, "scores")
         self.boxes = _dense(4 * classes, 0.001, regularizer, "boxes")
@@ -134,9 +137,9 @@ class MaskHead(tf.keras.layers.Layer):
         classes: int,
         filters: int = 256,
         regularizer: tf.keras.regularizers.Regularizer | None = None,
-        **kwargs: Any,
+        name: str | None = None,
     ):
-        super().__init__(**kwargs)
+        super().__init__(name=name)
         self.level5 = level5
         options = {"kernel_regularizer": regularizer}
         options["kernel_initializer"] = tf.keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")

@@ -10,7 +10,7 @@ MODES = ("inference", "training")
 
 
 class Frozen(tf.keras.Model):
-    """An encoder whose weights no optimizer sees: images [B, H, W, 3] -> its levels {'2': [B, h, w, C], ...}, without gradient.
+    """A frozen encoder: images [B, H, W, 3] -> its levels {'2': [B, h, w, C], ...}, without gradient.
 
     Args:
       encoder: a built `tf.keras.Model`; its weights stay its own, to be loaded and saved as those of any encoder.
@@ -55,7 +55,7 @@ class Frozen(tf.keras.Model):
 
     @property
     def trainable_weights(self) -> list[tf.Variable]:
-        """None: normalizations that are told `trainable=False` would leave training mode, so the weights are hidden instead."""
+        """Empty: `trainable=False` would switch batch normalization to inference mode, so the weights are hidden."""
         return []
 
     @property

@@ -10,7 +10,7 @@ _BATCH_NORMS = (tf.keras.layers.BatchNormalization, tf.keras.layers.experimental
 
 
 def replace_norms(module: tf.keras.layers.Layer, norm_act: Callable[..., tf.keras.layers.Layer]) -> None:
-    """Puts `norm_act` into a built head or a layer of Model Garden's, in the place of batch normalization and what follows it.
+    """Replaces batch normalization and its activation in a built Model Garden head or layer by `norm_act`.
 
     Args:
       module: a head or decoder layer whose every batch normalization is followed by its one activation. It must be called again
@@ -29,7 +29,7 @@ def replace_norms(module: tf.keras.layers.Layer, norm_act: Callable[..., tf.kera
 
 
 def replace_output_norms(model: tf.keras.Model, norm_act: Callable[..., tf.keras.layers.Layer]) -> tf.keras.Model:
-    """A functional model (such as Model Garden's FPN) with new weights and `norm_act(apply_act=False)` for each batch normalization."""
+    """Copies a functional model, such as an FPN, with `norm_act(apply_act=False)` for each batch normalization."""
 
     def fresh(layer):
         if isinstance(layer, _BATCH_NORMS):

@@ -1,4 +1,4 @@
-"""Pre-training more than the backbone: a feature pyramid, and the towers of a detection head, as the encoder of the pixel task."""
+"""Pre-training beyond the backbone: a feature pyramid and the towers of a detection head as encoder."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Towers(RetinaNetHead):
 
 
 def load_parts(detector: tf.keras.Model, path: str, parts: Sequence[str] | None = None) -> list[str]:
-    """Fills a detector of Model Garden with what a pre-trained `Pyramid` left: backbone, decoder, and head as far as it has one.
+    """Restores a Model Garden detector from a pre-trained `Pyramid`: backbone, decoder and, if present, head.
 
     Args:
       detector: a built model with `checkpoint_items`, such as RetinaNet or Mask R-CNN.

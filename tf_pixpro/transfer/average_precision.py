@@ -93,7 +93,8 @@ def voc_average_precision(truth: dict, found: list, threshold: float = 0.5, elev
       The average precision; NaN if there is nothing to find.
 
     Source: VOCevaldet.m of the development kits. A detection is matched to the object that it overlaps
-      most; a second detection of the same object is a false positive. Boxes here are continuous: the kit's added pixel is already in them.
+      most; a second detection of the same object is a false positive. Boxes here are continuous: the kit's added pixel
+      is already in them.
     """
     wanted = sum(not box[4] for boxes in truth.values() for box in boxes)
     if not wanted:

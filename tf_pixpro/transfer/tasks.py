@@ -24,8 +24,8 @@ class _TransferTask(ObjectTask):
       optimizer: () -> Keras optimizer.
       init: checkpoint of the encoder, see `tf_pixpro.load_backbone`; None starts from scratch.
       logging_dir: folder of the run.
-      init_modules: parts of the model that `init` must hold and that are read, of 'backbone', 'decoder' and 'head'; more than the
-        backbone where a `tf_pixpro.transfer.models.pyramid.Pyramid` was pre-trained.
+      init_modules: parts of the model that `init` must hold and that are read, of 'backbone', 'decoder' and 'head';
+        more than the backbone where a `tf_pixpro.transfer.models.pyramid.Pyramid` was pre-trained.
     """
 
     def __init__(self, params, build, optimizer, init=None, logging_dir=None, name=None, init_modules=("backbone",)):
@@ -78,7 +78,7 @@ class SegmentationTask(_TransferTask, semantic_segmentation.SemanticSegmentation
         }
 
     def aggregate_logs(self, state: Any = None, step_outputs: Any = None) -> bool:
-        """Returns None: Model Garden's method resets the metric after the first batch and loses that batch."""
+        """Leaves the metric unchanged: Model Garden's method resets it after the first batch and loses that batch."""
         return True
 
     def reduce_aggregated_logs(self, aggregated_logs: Any, global_step: tf.Variable | None = None) -> dict[str, float]:

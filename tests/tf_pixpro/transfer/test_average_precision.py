@@ -1,4 +1,4 @@
-"""Scores: Model Garden's evaluator against pycocotools used by hand, Pascal's against cases counted by hand, and the mean IoU."""
+"""Model Garden's evaluator against direct pycocotools calls, Pascal VOC's against hand-counted cases, mean IoU."""
 
 import json
 
@@ -128,7 +128,7 @@ def test_masks_score_as_pycocotools_scores_them(shared_data):
 
 
 def _pasted(logits, box, size):
-    """The run lengths of a mask in its image, pasted as Model Garden pastes it: where the resized logits are positive."""
+    """Run lengths of a mask pasted into its image as in Model Garden: where the resized logits are positive."""
     whole = mask_ops.paste_instance_masks(np.float32(logits)[None], np.float32([box]), *size)[0] > 0
     outline = mask.encode(np.asfortranarray(whole, np.uint8))
     return {"size": outline["size"], "counts": outline["counts"].decode()}
@@ -164,7 +164,8 @@ def test_pascal_evaluator(tmp_path):
     boxes = [(1, 1, 0, 0, 10, 10, 0), (1, 2, 50, 50, 20, 20, 0), (2, 1, 0, 0, 10, 10, 0), (2, 2, 30, 30, 10, 10, 1)]
     path = written(tmp_path / "a.json", boxes, images=2)
     evaluator = average_precision.coco_scores("voc", path, masks=False)
-    # Class 1: a hit of two objects, then a false alarm: AP 1/2. Class 2: a hit of IoU 0.8 and a difficult object: 1 up to 0.8, then 0.
+    # Class 1: one true positive of two objects, then a false positive: AP 1/2.
+    # Class 2: a true positive of IoU 0.8 and a difficult object: AP 1 up to threshold 0.8, then 0.
     size = (100, 100)
     evaluator.update_state(
         *batch(1, [[0, 0, 10, 10], [50, 50, 20, 16], [0, 0, 0, 0]], [1, 2, 0], [0.9, 0.8, 0.0], size, 0.5)

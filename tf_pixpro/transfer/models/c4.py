@@ -53,7 +53,8 @@ def mask_rcnn_c4(
       ValueError: if the levels are not 4, or regions are not twice the size that level 5 halves.
 
     Source: detectron2's R50-C4 with `Res5ROIHeadsExtraNorm`, as PixPro and MoCo use it. Differences: Model
-      Garden's region proposals have a normalization, its RoI align takes one sample per bin, and images lie in a frame of one size.
+      Garden's region proposals have a normalization, its RoI align takes one sample per bin, and images lie in a frame
+      of one size.
     """
     if (params.min_level, params.max_level) != (4, 4) or params.decoder.type != "identity":
         raise ValueError(

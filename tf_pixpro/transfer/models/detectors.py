@@ -25,8 +25,8 @@ def segmenter(
     Args:
       encoder: backbone [B, H, W, 3] -> {'2': ..., '5': ...}, built for `params.input_size`.
       params: Model Garden's `SemanticSegmentationModel` configuration; its `backbone` is not used.
-      norm_act: callable for decoder and head, called as norm_act(name=...); None leaves Model Garden's batch normalization, as
-        `params.norm_activation` says.
+      norm_act: callable for decoder and head, called as norm_act(name=...); None leaves Model Garden's batch
+        normalization, as `params.norm_activation` says.
       regularizer: Keras regularizer of kernels.
       fcn: {'filters', 'convs', 'dilation'} of dilated 3x3 convolutions on the head's level, which take the place of
         `params.decoder`; None leaves that, 'aspp' for DeepLabV3+.
@@ -34,7 +34,8 @@ def segmenter(
     Returns:
       A model [B, H, W, 3] -> {'logits': [B, h, w, classes]}, h and w those of its level.
 
-    Source: the FCN of PixPro's and MoCo's Cityscapes protocol: two convolutions of 256 with dilation 6 on level 5 at output stride 16.
+    Source: the FCN of PixPro's and MoCo's Cityscapes protocol: two convolutions of 256 with dilation 6 on level 5 at
+      output stride 16.
       Difference: logits are brought to the labels' size without aligned corners.
     """
     decoder = None
@@ -72,8 +73,8 @@ def retinanet(
       params: Model Garden's `RetinaNet` configuration.
 
     Returns:
-      Model Garden's `RetinaNetModel`; also the head network that is pre-trained with its encoder: `decoder` gives levels
-      min_level ... max_level, `head` class and box towers.
+      Model Garden's `RetinaNetModel`; also the head network that is pre-trained with its encoder: `decoder` gives
+      levels min_level ... max_level, `head` class and box towers.
     """
     specs = tf.keras.layers.InputSpec(shape=[None, *params.input_size])
     decoder = _decoder(encoder, params, norm_act, regularizer)
@@ -99,8 +100,8 @@ def mask_rcnn(
       params: Model Garden's `MaskRCNN` configuration.
 
     Returns:
-      Model Garden's `MaskRCNNModel`. With `norm_act` it reaches decoder (its form without activation), region proposals, box and mask
-      head.
+      Model Garden's `MaskRCNNModel`. With `norm_act` it reaches decoder (its form without activation), region
+      proposals, box and mask head.
     """
     specs = tf.keras.layers.InputSpec(shape=[None, *params.input_size])
     decoder = _decoder(encoder, params, norm_act, regularizer)

@@ -14,18 +14,19 @@ class Frozen(tf.keras.Model):
 
     Args:
       encoder: a built `tf.keras.Model`; its weights stay its own, to be loaded and saved as those of any encoder.
-      mode: 'inference' normalises with the moving statistics, whatever the model around it does, and changes nothing; 'training' lets
-        a model in training normalise with the batch, and the moving statistics follow.
+      mode: 'inference' normalises with the moving statistics, whatever the model around it does, and changes nothing;
+        'training' lets a model in training normalise with the batch, and the moving statistics follow.
 
-      standardize: whether the highest level is brought to mean 0 and variance 1 by channel, with moving statistics of the batches that
-        the model around it is trained on. A linear layer on it stays one, and the same learning rate fits encoders whose features differ
-        in size.
+      standardize: whether the highest level is brought to mean 0 and variance 1 by channel, with moving statistics of
+        the batches that the model around it is trained on. A linear layer on it stays one, and the same learning rate
+        fits encoders whose features differ in size.
 
     Raises:
       ValueError: if the mode is another one.
 
-    Source: PixPro's linear evaluation, which does not standardize. The authors' `main_linear.py` freezes the weights and leaves the
-      network in training mode. Standardizing is usual for linear probes elsewhere (He et al. 2021, Masked Autoencoders, appendix A.1).
+    Source: PixPro's linear evaluation, which does not standardize. The authors' `main_linear.py` freezes the weights
+      and leaves the network in training mode. Standardizing is usual for linear probes elsewhere (He et al. 2021,
+      Masked Autoencoders, appendix A.1).
     """
 
     def __init__(

@@ -13,8 +13,8 @@ def replace_norms(module: tf.keras.layers.Layer, norm_act: Callable[..., tf.kera
     """Replaces batch normalization and its activation in a built Model Garden head or layer by `norm_act`.
 
     Args:
-      module: a head or decoder layer whose every batch normalization is followed by its one activation. It must be called again
-        before its weights are used or saved: the new layers are built then.
+      module: a head or decoder layer whose every batch normalization is followed by its one activation. It must be
+        called again before its weights are used or saved: the new layers are built then.
       norm_act: callable returning a fresh layer that normalizes and activates, called as norm_act(name=...).
     """
     for layer in list(module._flatten_layers()):

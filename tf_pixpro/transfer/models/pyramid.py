@@ -25,7 +25,8 @@ def pyramid(
 
     Args:
       backbone: `tf.keras.Model` from [B, H, W, 3] to levels {'2': ..., '5': ...}; H and W divide by 32.
-      min_level, max_level: levels of the pyramid. A detector loads one of the same levels: RetinaNet has 3 to 7, Mask R-CNN 2 to 6.
+      min_level, max_level: levels of the pyramid. A detector loads one of the same levels: RetinaNet has 3 to 7, Mask
+        R-CNN 2 to 6.
       filters: channels of every level.
       towers: convolutions in each of the head's two towers, shared over levels; 0 for no head.
       synchronized: batch statistics over all replicas.
@@ -44,13 +45,14 @@ def pyramid(
 class Pyramid(tf.keras.Model):
     """A backbone, its FPN, and maybe head towers: images [B, H, W, 3] -> maps [B, h, w, filters] by level.
 
-    Without towers the keys are '3', '4', ...; with towers 'class/3', 'box/3', ... . `tf_pixpro.save_backbone` keeps its parts under the
-    names that Model Garden's detectors read: `backbone`, `decoder` and `head`; the last prediction layers are not part of it.
+    Without towers the keys are '3', '4', ...; with towers 'class/3', 'box/3', ... . `tf_pixpro.save_backbone` keeps its
+    parts under the names that Model Garden's detectors read: `backbone`, `decoder` and `head`; the last prediction
+    layers are not part of it.
 
     Args: see `pyramid`.
 
-    Source: PixPro section 3.4 and the authors' remark that the task is applied to P3 to P6 with one distance. Nothing of it was
-    released. Here the head is RetinaNet's instead of FCOS', whose towers differ in their normalization.
+    Source: PixPro section 3.4 and the authors' remark that the task is applied to P3 to P6 with one distance. Nothing
+    of it was released. Here the head is RetinaNet's instead of FCOS', whose towers differ in their normalization.
     """
 
     def __init__(
@@ -67,7 +69,8 @@ class Pyramid(tf.keras.Model):
         specs = getattr(backbone, "output_specs", {})
         if str(min_level) not in specs or not min_level <= max_level:
             raise ValueError(
-                f"a pyramid begins at a level of the backbone and rises. Received min_level={min_level}, max_level={max_level} on "
+                f"a pyramid begins at a level of the backbone and rises. Received min_level={min_level}, "
+                f"max_level={max_level} on "
                 f"{', '.join(specs) or 'no levels'}."
             )
         if towers < 0:
@@ -138,21 +141,23 @@ def load_parts(detector: tf.keras.Model, path: str, parts: Sequence[str] | None 
       Names of the parts that were read; a detector without `head` (Mask R-CNN) gets backbone and decoder.
 
     Raises:
-      ValueError: if a part that both have differs in its variables, or one that must be read is not in both; nothing is read then.
-        Prediction layers, which only the detector has, stay as they are.
+      ValueError: if a part that both have differs in its variables, or one that must be read is not in both; nothing is
+        read then. Prediction layers, which only the detector has, stay as they are.
     """
     items = dict(detector.checkpoint_items)
     wanted = list(items) if parts is None else list(parts)
     strange = [name for name in wanted if name not in items]
     if strange or not wanted:
         raise ValueError(
-            f"parts must be some of the model's, {', '.join(items)}. Received {', '.join(strange) or 'none'} to be read from {path!r}."
+            f"parts must be some of the model's, {', '.join(items)}. "
+            f"Received {', '.join(strange) or 'none'} to be read from {path!r}."
         )
     found = check_parts({name: items[name] for name in wanted}, path, partial=("head",))
     missing = [name for name in wanted if name not in found]
     if missing and parts is not None:
         raise ValueError(
-            f"the checkpoint must hold {', '.join(wanted)}. Received {path!r} without {', '.join(missing)}. Pre-train with a pyramid "
+            f"the checkpoint must hold {', '.join(wanted)}. Received {path!r} without {', '.join(missing)}. "
+            "Pre-train with a pyramid "
             "that has it, or leave it out."
         )
     for name in found:

@@ -27,7 +27,8 @@ def slide(logits_of: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, size: 
     height, width = images.shape[1:3]
     if not 1 <= stride <= size or height is None or width is None:
         raise ValueError(
-            f"windows need 1 <= stride <= size and images of known size. Received size={size}, stride={stride}, images {images.shape}."
+            f"windows need 1 <= stride <= size and images of known size. "
+            f"Received size={size}, stride={stride}, images {images.shape}."
         )
     total, count = 0.0, 0.0
     for top, rows in _places(height, size, stride):

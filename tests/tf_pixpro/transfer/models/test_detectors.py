@@ -1,4 +1,4 @@
-"""Detectors and segmenters around our encoders: published sizes, norm_act where it was asked for, encoders loaded whole or not at all."""
+"""Detectors and segmenters on our encoders: published sizes, norm_act, all-or-nothing loading of encoders."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,8 @@ def small_rcnn(side=64):
 
 
 def test_the_fcn_of_the_protocol():
-    # Level 5 at stride 16 has 8/16 the side of the image; two 3x3 convolutions of 256 without bias, their norms, one 1x1 classifier.
+    # Level 5 at stride 16 has 8/16 the side of the image; two 3x3 convolutions of 256 without bias, their norms, one
+    # 1x1 classifier.
     made = encoder(depth=18, width=1.0, blocks=None, output_stride=16)
     model = detectors.segmenter(made, segmenter_params(19), fcn={})
     convolutions = layers_of(model.decoder, tf.keras.layers.Conv2D)
@@ -86,7 +87,8 @@ def test_norm_act_reaches_every_layer_of_a_segmenter():
     assert not batch_norms(evolved)
     outside = [len(batch_norms(part)) for part in (plain.head, plain.decoder)]
     assert [len(layers_of(part, EvoNormB0)) for part in (evolved.head, evolved.decoder)] == outside
-    # B0 has gamma, beta and v where batch normalization has gamma and beta, so weights grow by the channels of its layers.
+    # B0 has gamma, beta and v where batch normalization has gamma and beta, so the weight count grows by
+    # the channels of its layers.
     extra = sum(layer.channels for layer in layers_of(evolved.head, EvoNormB0))
     assert counted(evolved.head) == counted(plain.head) + extra
 
@@ -115,7 +117,8 @@ def test_norm_act_reaches_a_two_stage_detector():
     model = detectors.mask_rcnn(encoder(norm_act=norm_act), small_rcnn(), norm_act)
     assert not batch_norms(model)
     assert {layer.apply_act for layer in layers_of(model.decoder, EvoNormS0)} == {False}
-    # Region proposals: one norm for each of levels 2 to 4; a convolution and a dense layer; a convolution and the upsampling.
+    # Region proposals: one norm for each of levels 2 to 4; a convolution and a dense layer; a convolution and the
+    # upsampling.
     heads = (model.rpn_head, *model.detection_head, model.mask_head)
     assert [len(layers_of(head, EvoNormS0)) for head in heads] == [3, 2, 2]
     outputs = model(tf.zeros([1, 64, 64, 3]), image_shape=tf.constant([[64.0, 64.0]]), training=False)
@@ -182,14 +185,16 @@ def test_c4_shares_level_5_of_its_encoder():
 
 @pytest.mark.slow
 def test_published_sizes():
-    # EvoNorm, arXiv v1, table 4: Mask R-CNN with R-50-FPN, 46.37 M parameters with batch normalization, 46.38 M with EvoNorm S0 and B0.
+    # EvoNorm, arXiv v1, table 4: Mask R-CNN with R-50-FPN, 46.37 M parameters with batch normalization,
+    # 46.38 M with EvoNorm S0 and B0.
     params = maskrcnn.MaskRCNN(num_classes=91, input_size=[256, 256, 3])
     plain = {"width": 1.0, "blocks": None}
     model = detectors.mask_rcnn(encoder(256, depth=50, **plain), params)
     assert round(counted(model) / 1e6, 2) == 46.37
     evolved = detectors.mask_rcnn(encoder(256, EvoNormS0, depth=50, **plain), params, EvoNormS0)
     assert counted(evolved) / 1e6 == pytest.approx(46.38, abs=0.005)
-    # RetinaNet paper's head: 9 anchors of 90 foreground classes and the background here; towers of four 3x3x256 convolutions.
+    # RetinaNet paper's head: 9 anchors of 90 foreground classes and the background here; towers of four
+    # 3x3x256 convolutions.
     detector = detectors.retinanet(
         encoder(256, depth=50, **plain), retinanet.RetinaNet(num_classes=91, input_size=[256, 256, 3])
     )

@@ -1,4 +1,4 @@
-"""A frozen encoder: no weight that an optimizer sees, moving statistics that stay, or that move where the mode says so."""
+"""A frozen encoder: no trainable weights; moving statistics are updated only in the mode that does so."""
 
 import numpy as np
 import pytest

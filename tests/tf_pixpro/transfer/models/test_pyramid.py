@@ -1,4 +1,4 @@
-"""A pyramid and head towers as encoder: the pixel task on several levels, and detectors of Model Garden that load every part."""
+"""A pyramid and head towers as encoder: the pixel task on several levels, and detectors restored from it."""
 
 import numpy as np
 import pytest

@@ -162,7 +162,10 @@ class _Copy:
 
 def _from_config(layer, path):
     try:
-        return type(layer).from_config(layer.get_config())
+        copy = type(layer).from_config(layer.get_config())
+        if hasattr(layer, "_flatten_layers"):
+            _copy_vocabularies(layer, copy)
+        return copy
     except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             f"a layer must be rebuilt by its config. Received {path}{layer.name} ({type(layer).__name__}): {error}. "
@@ -182,13 +185,15 @@ def _call(layer, *args, **kwargs):
 
 
 def _copy_state(layer, copy):
-    """Copies weights, and what adapted preprocessing layers keep elsewhere: vocabularies and statistics."""
+    """Copies the weights of a layer, and what preprocessing layers compute from them."""
     if getattr(layer, "weights", None):
         copy.set_weights(layer.get_weights())
-        if hasattr(copy, "finalize_state"):  # preprocessing layers compute from their weights what they apply
+        if hasattr(copy, "finalize_state"):
             copy.finalize_state()
-    if not hasattr(layer, "_flatten_layers"):
-        return
+
+
+def _copy_vocabularies(layer, copy):
+    """Copies what adapted lookup layers have learned, before they are called."""
     for part, new in zip(layer._flatten_layers(), copy._flatten_layers()):
         if hasattr(part, "get_vocabulary") and hasattr(part, "load_assets"):
             with tempfile.TemporaryDirectory() as folder:

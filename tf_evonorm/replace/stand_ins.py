@@ -29,7 +29,8 @@ class PassThrough(tf.keras.layers.Layer):
         first = next((x for x in given if len(getattr(x, "shape", ())) > 1), given[0])
         return tf.cast(first, self.compute_dtype) if first.dtype.is_floating else first
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """The mask of the first tensor."""
         return tf.nest.flatten(mask)[0]
 
     def compute_output_shape(self, input_shape):
@@ -85,5 +86,6 @@ class SharedActivation(tf.keras.layers.Layer):
         return {**super().get_config(), "activation": tf.keras.layers.serialize(self.activation)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> SharedActivation:
+        """The layer of a config, with its inner activation."""
         return cls(**{**config, "activation": tf.keras.layers.deserialize(config["activation"])})

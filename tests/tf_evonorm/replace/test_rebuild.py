@@ -59,6 +59,59 @@ def test_same_layer_in_every_place_gives_the_same_network(name):
     assert largest_error(new(images, training=False), model(images, training=False)) < 1e-12
 
 
+# The smallest of each family; None: refused by name, as it has no BatchNormalization, or one that feeds an activation and
+# something else. The counts follow from the architectures as above.
+FAMILIES = {
+    "ConvNeXtTiny": None,
+    "DenseNet121": (121, 0),
+    "EfficientNetB0": (33, 16),
+    "EfficientNetV2B0": (39, 20),
+    "InceptionResNetV2": (204, 0),
+    "InceptionV3": (94, 0),
+    "MobileNet": (27, 0),
+    "MobileNetV2": (35, 17),
+    "MobileNetV3Large": (31, 15),
+    "MobileNetV3Small": (23, 11),
+    "NASNetMobile": None,
+    "RegNetX002": (27, 17),
+    "RegNetY002": (27, 17),
+    "ResNet50": (33, 20),
+    "ResNet50V2": (49, 0),
+    "ResNetRS50": (36, 20),
+    "VGG16": None,
+    "Xception": (24, 16),
+}
+QUICK = ("MobileNet", "MobileNetV3Small", "VGG16")
+EVERY = [n for n in dir(tf.keras.applications) if n[0].isupper()]
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES])
+def test_every_family_of_applications_is_replaced_or_refused_by_name(name):
+    if name not in EVERY:
+        pytest.skip(f"this Keras has no {name}")
+    model = application(name, input_shape=(96, 96, 3))
+    if FAMILIES[name] is None:
+        with pytest.raises(ValueError, match=r"a (model|normalization) must .* Received \w+"):
+            replace_norm_act(model, S0)
+        return
+    new = replace_norm_act(model, S0)
+    places = norm_act_places(new)
+    assert (sum(p.apply_act for p in places), sum(not p.apply_act for p in places)) == FAMILIES[name]
+    assert not [layer for layer in new.layers if isinstance(layer, layers.BatchNormalization)]
+    assert np.all(np.isfinite(new(np.ones((1, 96, 96, 3), "float32"))))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in FAMILIES])
+def test_every_other_application_is_understood_or_refused_by_name(name):
+    try:
+        places = norm_act_places(application(name, input_shape=(96, 96, 3)))
+    except ValueError as error:
+        assert name.startswith("NASNet") and "keep=" in str(error)
+        return
+    assert any(place.apply_act for place in places) != name.startswith(("VGG", "ConvNeXt"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ResNet50V2", "MobileNetV2", "EfficientNetB0"])
 def test_applications_train_on_real_images_with_evonorm(name, shared_data):
@@ -195,3 +248,160 @@ def test_the_layer_that_does_not_fit_is_named():
     inner = layers.ReLU()(layers.BatchNormalization(name="wide")(layers.Conv2D(48, 1)(inner)))
     with pytest.raises(ValueError, match=r"norm_act must fit at wide, but groups must divide .* groups='auto'"):
         replace_norm_act(tf.keras.Model(image, inner), EvoNormS0)
+
+
+def pair_of_models_with_one_encoder():
+    start = tf.keras.Input((8, 8, 3))
+    x = layers.ReLU()(layers.BatchNormalization(name="bn", epsilon=1e-5)(layers.Conv2D(4, 3, name="conv")(start)))
+    encoder = tf.keras.Model(start, x, name="encoder")
+    ends = []
+    for name in "ab":
+        start = tf.keras.Input((8, 8, 3))
+        x = layers.GlobalAveragePooling2D()(encoder(start))
+        ends.append(tf.keras.Model(start, layers.Dense(2, name=f"head_{name}")(x), name=name))
+    images = tf.keras.Input((8, 8, 3))
+    return tf.keras.Model(images, [end(images) for end in ends])
+
+
+def test_an_encoder_shared_by_two_nested_models_stays_shared():
+    model = pair_of_models_with_one_encoder()
+    new = replace_norm_act(model, functools.partial(BatchNormAct, activation="relu"))
+    assert new.count_params() == model.count_params()
+    assert new.get_layer("a").get_layer("encoder") is new.get_layer("b").get_layer("encoder")
+    pixels = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype("float32")
+    for found, wanted in zip(new(pixels), model(pixels)):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    assert [place.normalization for place in norm_act_places(model)] == ["a/encoder/bn"]
+    for name in ("a/encoder/bn", "b/encoder/bn", "bn"):
+        assert norm_act_places(model, keep=name) == []
+
+
+def test_a_backbone_within_time_distributed_is_replaced(tmp_path):
+    start = tf.keras.Input((8, 8, 3))
+    x = layers.ReLU()(layers.BatchNormalization(name="bn", epsilon=1e-5)(layers.Conv2D(4, 3)(start)))
+    backbone = tf.keras.Model(start, layers.GlobalAveragePooling2D()(x), name="backbone")
+    frames = tf.keras.Input((5, 8, 8, 3))
+    model = tf.keras.Model(frames, layers.LSTM(3)(layers.TimeDistributed(backbone, name="each")(frames)))
+    assert [place.normalization for place in norm_act_places(model)] == ["each/backbone/bn"]
+    new = replace_norm_act(model, BatchNormAct)
+    video = np.random.default_rng(1).normal(size=(2, 5, 8, 8, 3)).astype("float32")
+    np.testing.assert_allclose(new(video), model(video), rtol=1e-5, atol=1e-6)
+    assert isinstance(new.get_layer("each").layer.get_layer("bn"), BatchNormAct)
+    new.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(tf.keras.models.load_model(tmp_path / "model.keras")(video), new(video))
+
+
+@pytest.fixture
+def policy():
+    set_policy = tf.keras.mixed_precision.set_global_policy
+    before = tf.keras.mixed_precision.global_policy()
+    yield set_policy
+    set_policy(before)
+
+
+@pytest.mark.parametrize("built_under", ["float32", "mixed_float16", "float64"])
+@pytest.mark.parametrize("layer_dtype", [None, "float32", "mixed_bfloat16", "float64"])
+@pytest.mark.parametrize("replaced_under", ["float32", "mixed_float16"])
+def test_new_layers_have_the_dtype_policy_of_what_they_replace(policy, built_under, layer_dtype, replaced_under):
+    policy(built_under)
+    images = tf.keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3)(images)
+    x = layers.BatchNormalization(name="bn", dtype=layer_dtype)(x)
+    model = tf.keras.Model(images, layers.ReLU(name="act", dtype=layer_dtype)(x))
+    policy(replaced_under)
+    new = replace_norm_act(model, EvoNormB0)
+    assert new.get_layer("bn").compute_dtype == model.get_layer("bn").compute_dtype
+    assert new.output.dtype == model.output.dtype
+
+
+def test_initializers_regularizers_and_constraints_are_carried_over():
+    options = dict(
+        gamma_initializer=tf.keras.initializers.RandomUniform(0.5, 0.6, seed=1),
+        beta_initializer=tf.keras.initializers.Constant(0.25),
+        gamma_regularizer=tf.keras.regularizers.L2(0.125),
+        beta_regularizer=tf.keras.regularizers.L1(0.5),
+        gamma_constraint=tf.keras.constraints.NonNeg(),
+        beta_constraint=tf.keras.constraints.UnitNorm(),
+    )
+    images = tf.keras.Input((8, 8, 4))
+    model = tf.keras.Model(images, layers.ReLU()(layers.BatchNormalization(name="bn", **options)(images)))
+    new = replace_norm_act(model, EvoNormB0).get_layer("bn")
+    config, old = new.get_config(), model.get_layer("bn").get_config()
+    assert {name: config[name] for name in options} == {name: old[name] for name in options}
+    np.testing.assert_array_equal(new.gamma, model.get_layer("bn").gamma)
+    np.testing.assert_array_equal(new.beta, np.full(4, 0.25))
+    own = replace_norm_act(model, functools.partial(EvoNormB0, beta_initializer="ones", gamma_regularizer=None))
+    assert own.get_layer("bn").gamma_regularizer is None
+    np.testing.assert_array_equal(own.get_layer("bn").beta, np.ones(4))
+
+
+WORDS = ["tree", "river", "tree", "stone", "river", "tree"]
+
+
+def adapted(layer, data):
+    layer.adapt(data)
+    return layer
+
+
+PREPROCESSING = {
+    "text": (lambda: adapted(layers.TextVectorization(output_sequence_length=3), WORDS), [["tree stone"], ["hill"]]),
+    "tf_idf": (lambda: adapted(layers.TextVectorization(output_mode="tf_idf"), WORDS), [["tree stone"], ["hill"]]),
+    "strings": (lambda: adapted(layers.StringLookup(), WORDS), [["stone"], ["hill"]]),
+    "integers": (lambda: adapted(layers.IntegerLookup(), [7, 7, 9, 7, 9]), [[9], [8]]),
+    "bins": (lambda: adapted(layers.Discretization(num_bins=4), np.arange(64.0)), [[10.0], [50.0]]),
+    "statistics": (lambda: adapted(layers.Normalization(), np.arange(64.0)[:, None]), [[10.0], [50.0]]),
+    "given": (lambda: layers.StringLookup(vocabulary=["tree", "stone"]), [["stone"], ["hill"]]),
+}
+
+
+@pytest.mark.parametrize("kind", PREPROCESSING)
+def test_adapted_preprocessing_layers_keep_what_they_learned(kind):
+    make, rows = PREPROCESSING[kind]
+    rows = tf.constant(rows)
+    given = tf.keras.Input((1,), dtype=rows.dtype)
+    layer = make()
+    images = tf.keras.Input((4, 4, 3))
+    x = layers.ReLU()(layers.BatchNormalization(name="bn")(images))
+    model = tf.keras.Model([given, images], [layer(given), x])
+    new = replace_norm_act(model, EvoNormB0)
+    copy = new.get_layer(layer.name)
+    assert copy is not layer
+    np.testing.assert_array_equal(copy(rows), layer(rows))
+    assert len(set(map(str, np.asarray(layer(rows))))) == 2  # the rows differ, so that an empty layer fails
+    if hasattr(layer, "get_vocabulary"):
+        assert list(copy.get_vocabulary()) == list(layer.get_vocabulary())
+
+
+class Widened(tf.keras.Model):
+    """A functional model with a constructor of its own."""
+
+    def __init__(self, width):
+        images = tf.keras.Input((4, 4, 3))
+        x = layers.ReLU()(layers.BatchNormalization(epsilon=1e-5)(layers.Conv2D(width, 1)(images)))
+        super().__init__(images, x)
+        self.width = width
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_functional_subclass_with_its_own_constructor_is_replaced(inside, caplog):
+    model = Widened(5)
+    if inside:
+        images = tf.keras.Input((4, 4, 3))
+        model = tf.keras.Model(images, model(images))
+    pixels = np.random.default_rng(1).normal(size=(2, 4, 4, 3)).astype("float32")
+    np.testing.assert_allclose(replace_norm_act(model, BatchNormAct)(pixels), model(pixels), rtol=1e-5, atol=1e-6)
+    assert "Widened becomes a Functional" in caplog.text
+
+
+def test_masks_reach_what_reads_the_new_layer():
+    words = tf.keras.Input((7,), dtype="int32")
+    x = layers.ReLU()(layers.BatchNormalization(name="bn")(layers.Embedding(20, 8, mask_zero=True)(words)))
+    model = tf.keras.Model(words, layers.LSTM(4, name="lstm")(x))
+    assert replace_norm_act(model, EvoNormB0)(np.array([[1, 2, 3, 0, 0, 0, 0]])).shape == (1, 4)
+
+
+def test_what_is_absorbed_is_logged(caplog):
+    caplog.set_level("INFO")
+    replace_norm_act(small_model(), EvoNormB0)
+    name = tf.keras.activations.get("swish").__name__  # Keras 3 calls it silu
+    assert f"replaced 3 normalizations with their activations (absorbed: 1 {name}, 2 ReLU) and 1 that" in caplog.text

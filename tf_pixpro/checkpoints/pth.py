@@ -1,4 +1,4 @@
-"""PyTorch's checkpoint files, read and written without PyTorch: tensors are NumPy arrays, and nothing in a file is run."""
+"""PyTorch's checkpoint files without PyTorch: tensors are NumPy arrays, and nothing in a file is run."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def read(path: str | os.PathLike) -> object:
       path: of the file.
 
     Returns:
-      What was saved: dicts, lists, tuples, numbers and texts; a tensor as a NumPy array of its shape (bfloat16 as float32), an
-      `argparse.Namespace` as a dict.
+      What was saved: dicts, lists, tuples, numbers and texts; a tensor as a NumPy array of its shape (bfloat16 as
+      float32), an `argparse.Namespace` as a dict, an object of any other class as an `unpickle.Opaque` placeholder.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if the file is of another kind, cut off, damaged, or asks for anything but plain data.
+      ValueError: if the file is of another kind, cut off, damaged, or holds no well-formed data.
 
-    Source: PyTorch's `torch/serialization.py`; what is allowed is less than `weights_only=True` allows there.
+    Source: PyTorch's `torch/serialization.py`; what is called is less than `weights_only=True` allows there.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -158,6 +158,7 @@ class _Reader:
         self.storages = {}
         self.allowed = {
             "collections.OrderedDict": lambda *items: dict(*items),
+            "collections.defaultdict": lambda *_: {},
             "argparse.Namespace": unpickle.Record,
             "torch.Size": tuple,
             "torch._utils._rebuild_tensor": self._tensor,
@@ -181,11 +182,20 @@ class _Reader:
         return tensor
 
     def load(self, stream):
-        return unpickle.load(stream, self.allowed, self.storage)
+        tree = unpickle.load(stream, self.allowed, self.storage)
+        if isinstance(tree, unpickle.Opaque):
+            raise ValueError(
+                "a checkpoint must be tensors, numbers, texts or containers. "
+                f"Received an object that asks for {tree.name}."
+            )
+        return tree
 
 
 def _resolved(tree, done=None):
-    """The same tree with arrays in the place of tensors; what stands in it twice is resolved once, or a small file could fill the memory."""
+    """The same tree with arrays in the place of tensors.
+
+    An object referenced twice is resolved once, or a small file could fill the memory.
+    """
     done = {} if done is None else done
     if id(tree) not in done:
         if isinstance(tree, _Tensor):
@@ -200,7 +210,7 @@ def _resolved(tree, done=None):
 
 
 def _key(key):
-    if isinstance(key, (str, int, float, bool, tuple, type(None))):
+    if isinstance(key, (str, bytes, int, float, bool, tuple, frozenset, type(None), unpickle.Opaque)):
         return key
     raise ValueError(f"Keys are texts or numbers. Received {type(key).__name__}.")
 

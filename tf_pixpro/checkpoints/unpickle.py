@@ -32,6 +32,16 @@ class Record(dict):
     """An object of which only the attributes are kept."""
 
 
+class Opaque:
+    """A global outside `allowed`, or an object made by one: a placeholder; nothing is imported or called."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __repr__(self):
+        return f"Opaque({self.name!r})"
+
+
 class _Name:
     """A global that a file asks for; nothing but its entry in the list of what is allowed."""
 
@@ -45,12 +55,12 @@ def load(stream: BinaryIO, allowed: dict, persistent: Optional[Callable] = None)
     Args:
       stream: a binary file at the object's first byte; it is left behind the last.
       allowed: 'module.name' -> a function of ours that stands for calling it, or None for a name that is only
-        handed to one of them, as its text. A file gets
-        nothing else, so it can only combine numbers, texts, containers and what these functions make.
+        handed to one of them, as its text. Every other name, and every object made by it, becomes an `Opaque`
+        placeholder, so a file can only combine numbers, texts, containers and what these functions make.
       persistent: what is called for references to data outside the object.
 
     Returns:
-      The object: numbers, texts, containers, and what `allowed` and `persistent` made.
+      The object: numbers, texts, containers, `Opaque` placeholders, and what `allowed` and `persistent` made.
 
     Raises:
       ValueError: if the bytes are no such object, are cut off, or ask for anything else.
@@ -99,11 +109,10 @@ class _Machine:
 
     def _global(self, argument):
         name = ".".join(argument.split(" ", 1))
-        if name not in self.allowed:
-            raise ValueError(
-                f"a checkpoint may hold tensors, numbers, texts and containers. Received one that asks for {name}."
-            )
-        self.stack.append(_Name(name, self.allowed[name]))
+        if name.startswith("torch._utils._rebuild_") and name not in self.allowed:
+            # A placeholder here would drop a weight without a word.
+            raise ValueError(f"tensors must be dense arrays or parameters. Received one that asks for {name}.")
+        self.stack.append(_Name(name, self.allowed[name]) if name in self.allowed else Opaque(name))
 
     def _stack_global(self, _):
         name, module = self.stack.pop(), self.stack.pop()
@@ -111,6 +120,9 @@ class _Machine:
 
     def _reduce(self, _):
         arguments, function = self.stack.pop(), self.stack.pop()
+        if isinstance(function, Opaque):
+            self.stack.append(Opaque(function.name))
+            return
         if not isinstance(function, _Name) or function.call is None:
             raise ValueError(
                 f"only known functions are called. Received {getattr(function, 'name', type(function).__name__)}."
@@ -119,18 +131,30 @@ class _Machine:
 
     _newobj = _reduce
 
+    def _newobj_ex(self, _):
+        self.stack.pop()  # keyword arguments: only opaque classes are made with any
+        if not isinstance(self.stack[-2], Opaque):
+            raise ValueError("only opaque objects have keyword arguments. Received another.")
+        self._reduce(None)
+
+    def _frozenset(self, _):
+        self.stack.append(frozenset(self._marked()))
+
+    def _bytearray8(self, argument):
+        self.stack.append(bytes(argument))
+
     def _build(self, _):
         state, item = self.stack.pop(), self.stack[-1]
         if isinstance(item, Record):
             item.update(state)
-        elif not isinstance(item, dict):  # of an ordered dict, attributes are not kept
+        elif not isinstance(item, (dict, Opaque)):  # of an ordered dict, attributes are not kept
             raise ValueError(f"only records and dicts have attributes. Received {type(item).__name__}.")
 
     def _binpersid(self, _):
         if self.persistent is None:
             raise ValueError("references to outside data have no place here. Received one.")
         reference = self.stack.pop()
-        self.stack.append(self.persistent(*(r.name if isinstance(r, _Name) else r for r in reference)))
+        self.stack.append(self.persistent(*(r.name if isinstance(r, (_Name, Opaque)) else r for r in reference)))
 
     def _stop(self, _):
         self.result = self.stack.pop()
@@ -165,23 +189,31 @@ class _Machine:
 
     def _append(self, _):
         item = self.stack.pop()
-        self._into(list).append(item)
+        if not self._opaque():
+            self._into(list).append(item)
 
     def _appends(self, _):
         items = self._marked()
-        self._into(list).extend(items)
+        if not self._opaque():
+            self._into(list).extend(items)
 
     def _additems(self, _):
         items = self._marked()
-        self._into(set).update(items)
+        if not self._opaque():
+            self._into(set).update(items)
 
     def _setitem(self, _):
         value, key = self.stack.pop(), self.stack.pop()
-        self._into(dict)[key] = value
+        if not self._opaque():
+            self._into(dict)[key] = value
 
     def _setitems(self, _):
         items = self._marked()
-        self._into(dict).update(zip(items[::2], items[1::2]))
+        if not self._opaque():
+            self._into(dict).update(zip(items[::2], items[1::2]))
+
+    def _opaque(self):
+        return isinstance(self.stack[-1], Opaque)
 
     def _into(self, kind):
         if not isinstance(self.stack[-1], kind):

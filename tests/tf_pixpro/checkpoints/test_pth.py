@@ -1,13 +1,18 @@
 """PyTorch files without PyTorch: both formats, and what a broken, foreign or hostile file is told."""
 
+import argparse
+import collections
+import datetime
+import enum
 import os
+import pathlib
 import pickle
 import zipfile
 
 import numpy as np
 import pytest
 
-from tf_pixpro.checkpoints import pth
+from tf_pixpro.checkpoints import pth, unpickle
 
 RANDOM = np.random.default_rng(0)
 TREE = {
@@ -224,6 +229,53 @@ def test_a_broken_file_is_told_what_it_is(tmp_path, make):
     with pytest.raises(ValueError, match=BROKEN[make]) as error:
         pth.read(path)
     assert str(error.value).startswith(f"{str(path)!r} must be a checkpoint that torch.save has written. ")
+    assert not (tmp_path / "witness").exists()
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+EXTRAS = {
+    "numpy_scalar": np.float64(0.75),
+    "array": np.arange(3),
+    "dtype": np.dtype("float32"),
+    "defaultdict": collections.defaultdict(list, a=[1]),
+    "path": pathlib.PurePosixPath("a/b"),
+    "namespace": argparse.Namespace(lr=0.1),
+    "set": {1, 2},
+    "frozenset": frozenset({1, 2}),
+    "datetime": datetime.datetime(2020, 1, 1),
+    "enum": Colour.RED,
+    "complex": 1j,
+    "bytearray": bytearray(b"ab"),
+    "class": collections.Counter,
+    "counter": collections.Counter("ab"),
+    "deque": collections.deque([1, 2]),
+    "opaque_key": {pathlib.PurePosixPath("a"): 1},
+    "slice": slice(1, 2),
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("kind", EXTRAS)
+def test_extras_beside_weights_are_read_as_data(tmp_path, kind, protocol):
+    path = tmp_path / "file.pth"
+    zipped(path, pickle.dumps({"epoch": 3, "extra": EXTRAS[kind], "last": [1, 2]}, protocol))
+    tree = pth.read(path)
+    assert tree["epoch"] == 3 and tree["last"] == [1, 2] and "extra" in tree
+
+
+def test_a_defaultdict_is_read_as_its_items(tmp_path):
+    zipped(tmp_path / "file.pth", pickle.dumps({"extra": EXTRAS["defaultdict"]}, 2))
+    assert pth.read(tmp_path / "file.pth") == {"extra": {"a": [1]}}
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_hostile_extra_is_not_run(tmp_path, protocol):
+    zipped(tmp_path / "file.pth", pickle.dumps({"epoch": 3, "extra": Evil(tmp_path / "witness")}, protocol))
+    tree = pth.read(tmp_path / "file.pth")
+    assert tree["epoch"] == 3 and isinstance(tree["extra"], unpickle.Opaque)
     assert not (tmp_path / "witness").exists()
 
 

@@ -11,6 +11,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 import tensorflow as tf
 
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.data.sources import Source, source
 from tf_pixpro.views.augment import View, centre_view, recipe_views, two_views
 
@@ -29,6 +30,8 @@ def pretrain_dataset(
     input_context: Optional[tf.distribute.InputContext] = None,
     start_step: int = 0,
     max_bad_share: float = 0.01,
+    exif: bool = False,
+    bits: int = 16,
     **changes: Any,
 ) -> tf.data.Dataset:
     """Endless batches of two views per image, for `PixPro`.
@@ -44,6 +47,7 @@ def pretrain_dataset(
         TFDS read over the skipped records without decoding them.
       max_bad_share: share of images that may fail to decode. Each is logged by name, counted, and replaced by another image. A single
         bad file is let pass, unless this is 0.
+      exif, bits: see `tf_pixpro.views.augment.two_views`.
       **changes: of the recipe: scale, ratio, vertical_flip or any other attribute of `tf_pixpro.views.augment.View`, for both views.
 
     Returns:
@@ -58,7 +62,7 @@ def pretrain_dataset(
     pair = recipe_views(recipe, **changes)
 
     def views(example, seed):
-        return two_views(example["bytes"], seed, size, pair)
+        return two_views(example["bytes"], seed, size, pair, exif, bits)
 
     return training_dataset(source, views, global_batch, seed, input_context, start_step, max_bad_share)
 
@@ -88,8 +92,9 @@ def training_dataset(
     per_replica, part, parts = _share_of(global_batch, input_context)
     if not 0 <= max_bad_share <= 1:
         raise ValueError(f"max_bad_share must be in [0, 1]. Received max_bad_share={max_bad_share}.")
+    _check_readable(source, max_bad_share)
     mine = global_batch // parts
-    fails = _Failures(max_bad_share, source)
+    fails = _Failures(max_bad_share, source, shuffled=True)
 
     def number_of(local):
         """Running number, over all pipelines, of this pipeline's example."""
@@ -135,6 +140,8 @@ def labelled_dataset(
     limit: Optional[int] = None,
     margin: float = 256 / 224,
     max_bad_share: float = 0.01,
+    exif: bool = False,
+    bits: int = 16,
 ) -> tf.data.Dataset:
     """All images once, in their order, with labels and without augmentation.
 
@@ -146,19 +153,18 @@ def labelled_dataset(
       limit: at most so many images, evenly spread over the source.
       margin: 1 takes the largest centre there is.
       max_bad_share: share of images that may fail to decode. Each is logged by name, counted, and left out.
+      exif, bits: see `tf_pixpro.views.decode.decode_image`.
 
     Returns:
-      Dataset of {'image': [b, H, W, 3] float32 normalised, 'label': [b] int64}; the last batch may be smaller.
+      Dataset of {'image': [b, H, W, 3] float32 normalized, 'label': [b] int64}; the last batch may be smaller.
 
     Raises:
       ValueError: if the source has no labels.
       tf.errors.InvalidArgumentError: while running, when more than max_bad_share of the images so far could not be decoded.
     """
     _check_size(size)
-    if not source.class_names:
-        raise ValueError(
-            f"labels are needed. Received {source.name} without classes. Put images into one folder per class."
-        )
+    check_labels(source)
+    _check_readable(source, max_bad_share)
     per_replica, part, parts = _share_of(batch, input_context)
     if source.read is not None:
         count = source.num_examples if limit is None else min(limit, source.num_examples)
@@ -169,10 +175,10 @@ def labelled_dataset(
         examples = source.stream(None).shard(parts, part)
         examples = examples if limit is None else examples.take(-(-limit // parts))
 
-    fails = _Failures(max_bad_share, source)
+    fails = _Failures(max_bad_share, source, shuffled=False)
 
     def prepared(example):
-        return {"image": centre_view(example["bytes"], size, margin), "label": example["label"]}
+        return {"image": centre_view(example["bytes"], size, margin, exif, bits), "label": example["label"]}
 
     @tf.autograph.experimental.do_not_convert
     def if_good(example):
@@ -180,6 +186,35 @@ def labelled_dataset(
         return fails.first_good(lambda _: example, prepared, tries=2)
 
     return _each(examples, if_good).batch(per_replica).map(fails.checked(per_replica)).prefetch(2)
+
+
+def check_labels(source: Source, class_names: Optional[tuple[str, ...]] = None) -> None:
+    """Refuses a source without labels, or of other classes than `class_names`, without reading images.
+
+    Raises:
+      Mistake: there are no labels, or their numbers stand for other names.
+    """
+    if not source.class_names:
+        raise Mistake(
+            f"labels are needed. Received {source.name} without classes. Put images into one folder per class."
+        )
+    if class_names is not None and tuple(class_names) != source.class_names:
+        only = sorted({*class_names} ^ {*source.class_names})
+        raise Mistake(
+            f"both sets must have the same classes, since labels are numbers of names. Received {len(class_names)} and, in "
+            f"{source.name}, {len(source.class_names)}; only one of them has {', '.join(only[:5])}. "
+            "Give each class an image in both, or use `with_classes`."
+        )
+
+
+def _check_readable(source, max_bad_share):
+    """Refuses a source of which too many files are known to be no images, before anything is trained."""
+    bad = len(source.unreadable)
+    if bad > max(1 if max_bad_share else 0, max_bad_share * source.num_examples):
+        raise Mistake(
+            f"at most {max_bad_share:.2%} of the images may be undecodable. Received {bad} of {source.num_examples} in "
+            f"{source.name}, such as {', '.join(source.unreadable[:3])}. Repair or remove them, or raise max_bad_share."
+        )
 
 
 def _check_size(size):
@@ -233,8 +268,9 @@ class _Failures:
     Files have names of their own, and one that is read again in the next epoch is no second one. Records have none: each reading counts.
     """
 
-    def __init__(self, max_share: float, source: Source):
+    def __init__(self, max_share: float, source: Source, shuffled: bool):
         self.max_share, self.source, self.seen = max_share, source.name, 0
+        self.shuffled, self.total = shuffled, source.num_examples
         self.images = source.num_examples if source.read is not None else None
         self.count = 0
         self.names: set[str] = set()
@@ -274,15 +310,24 @@ class _Failures:
     def _check(self, batch):
         self.seen += int(batch)
         known = self.seen + self.count
-        known = known if self.images is None else min(known, self.images)
-        # What is read ahead of the batches may hold bad images that were noted and sound ones that were not yet seen.
-        allowed = self.max_share * (known + _AT_ONCE)
-        if self.images is not None and self.max_share:
-            allowed = max(allowed, 1)
-        enough = self.max_share == 0 or self.seen >= 1 / self.max_share
-        if enough and self.count > allowed:
+        if self.count > self._allowed(known):
+            known = known if self.images is None else min(known, self.images)
             raise ValueError(
-                f"at most {self.max_share:.2%} of the images may be undecodable. Received {self.count} of {known} in {self.source}, "
-                f"such as {', '.join(self.last)}. Repair or remove them, or raise max_bad_share."
+                f"at most {self.max_share:.2%} of the images may be undecodable. Received {self.count} of {known} in "
+                f"{self.source}, such as {', '.join(self.last)}. Repair or remove them, or raise max_bad_share."
             )
         return np.int64(self.seen)
+
+    def _allowed(self, known):
+        """How many bad images may have been found among `known`, from the first batch on.
+
+        No more than the share of the whole source: files count once, so that a small set is judged by its size, not by the batches
+        of many epochs. And, in a random order, no more than chance could show so early: five standard deviations.
+        """
+        if self.max_share == 0:
+            return 0
+        whole = self.max_share * (self.total if self.images is not None else max(self.total, known))
+        # What is read ahead of the batches may hold bad images that were noted and sound ones that were not yet seen.
+        expected = self.max_share * (known + _AT_ONCE)
+        early = expected + 5 * expected**0.5 if self.shuffled else whole
+        return max(1, min(whole, early))

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import functools
 import io
 import os
 import pathlib
 import zipfile
+import zlib
+from collections.abc import Sequence
 from typing import Any, Callable, Optional
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+from tf_evonorm.mistakes import Mistake
+from tf_pixpro.data.listing import choose, endings, sample, walk
+from tf_pixpro.views.decode import MAX_PIXELS, read_header
+
 _CHECKED = 1000
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_OTHER_FILES = (".txt", ".json", ".csv", ".xml", ".tar", ".gz.tar", ".tgz", ".rar", ".7z", *endings())
+_SCENE_BYTES = 2**28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Source:
       class_names: empty without labels.
       read: int64 index -> example, where images can be picked; else None.
       stream: seed or None -> dataset of all examples once, shuffled by the seed, where they only come in a row; else None.
+      unreadable: names of files that were found to be no images when the source was made.
     """
 
     name: str
@@ -34,6 +45,7 @@ class Source:
     class_names: tuple[str, ...]
     read: Optional[Callable] = None
     stream: Any = None
+    unreadable: tuple[str, ...] = ()
 
 
 def source(
@@ -42,16 +54,18 @@ def source(
     """Makes a source out of a path or name.
 
     Args:
-      path: a folder or a .zip of JPEG, PNG, BMP or GIF (the folder that holds a file is its class); a pattern of TFRecords with Model Garden's keys
-        `image/encoded`, `image/class/label`; 'tfds:NAME'; or 'scenes'.
-      split: of a folder or zip: only files below a folder of this name, such as 'train'; of TFDS: its split (default 'train').
+      path: a folder or a .zip of images (see `tf_pixpro.data.listing`; the folder that holds a file is its class); TFRecords,
+        by name or pattern, plain or compressed, with Model Garden's keys `image/encoded`, `image/class/label`;
+        'tfds:NAME'; or 'scenes'.
+      split: of a folder or zip: only files below the folder of this name at the top of the source, such as 'train', or below a
+        path such as 'images/train'; of TFDS: its split (default 'train').
       num_examples: number of records, which otherwise are counted once; of scenes: how many (default 2000).
       min_side: least height and width in pixels; a sample of the files is looked at.
       **options: of TFDS: data_dir; of scenes: seed, size.
 
     Raises:
       FileNotFoundError: if there is nothing at the path.
-      ValueError: if it holds no images, wrong keys, files that are no images, images that are too small, or an option is unknown.
+      Mistake: if it holds no images, wrong keys, files that are no images, images that are too small, or an option is unknown.
     """
     path = os.fspath(path)
     if path == "scenes":
@@ -59,36 +73,69 @@ def source(
     if path.startswith("tfds:"):
         return tfds(path.removeprefix("tfds:"), split or "train", **options)
     if options:
-        raise ValueError(
+        raise Mistake(
             f"a source of files has no options {sorted(options)}. Received path={path!r}. Leave them out, and the variant "
             "`smoke` of a config, which draws its own images."
         )
     if os.path.isdir(path):
         return folder(path, split, min_side)
-    if path.endswith(".zip"):
+    if path.lower().endswith(".zip") or (os.path.isfile(path) and zipfile.is_zipfile(path)):
         return zipped(path, split, min_side)
-    if tf.io.gfile.glob(path) and ("*" in path or "tfrecord" in os.path.basename(path)):
+    if path.lower().endswith(_OTHER_FILES) and os.path.exists(path):
+        raise Mistake(f"images come from a folder, a .zip, TFRecords or tfds:NAME. Received the file {path!r}.")
+    if record_files(path):
         return tfrecords(path, num_examples)
-    if os.path.exists(path):
-        raise ValueError(f"images come from a folder, a .zip, TFRecords or tfds:NAME. Received the file {path!r}.")
     raise FileNotFoundError(
         f"images come from a folder, a .zip, TFRecords or tfds:NAME. Received {path!r}, where there is nothing."
     )
 
 
+def with_classes(source: Source, class_names: Sequence[str]) -> Source:
+    """The same images with labels that are numbers in `class_names`, so that two sets agree by names.
+
+    Args:
+      source: with classes, all of them among `class_names`.
+      class_names: of the set that a model learns from.
+
+    Raises:
+      Mistake: the source has no classes, or one that `class_names` lacks.
+    """
+    missing = sorted({*source.class_names} - {*class_names})
+    if missing or not source.class_names:
+        raise Mistake(
+            f"classes must be among {len(class_names)} known ones. Received {source.name} with "
+            f"{f'also {missing[:5]}' if missing else 'none'}. Rename or remove its folders."
+        )
+    if tuple(class_names) == source.class_names:
+        return source
+    position = {name: number for number, name in enumerate(class_names)}
+    numbers = tf.constant([-1] + [position[name] for name in source.class_names], tf.int64)
+
+    def renumbered(example):
+        return {**example, "label": tf.gather(numbers, example["label"] + 1)}
+
+    read, stream = source.read, source.stream
+    return dataclasses.replace(
+        source,
+        class_names=tuple(class_names),
+        read=read and (lambda index: renumbered(read(index))),
+        stream=stream and (lambda seed: stream(seed).map(renumbered)),
+    )
+
+
 def folder(path: str, split: Optional[str] = None, min_side: int = 32) -> Source:
-    """Images in a folder and its sub-folders; see `source`."""
-    root = pathlib.Path(path)
-    names = sorted(str(file.relative_to(root)) for file in root.rglob("*") if file.is_file())
-    names, labels, classes = _chosen(path, names, split)
-    _check(path, names, lambda name: (root / name).read_bytes(), min_side)
-    table, numbers = tf.constant([str(root / name) for name in names]), tf.constant(labels, tf.int64)
+    """Images in a folder and its sub-folders, links followed; see `source`."""
+    names, labels, classes = choose(path, list(walk(path)), split)
+    files = [os.path.join(path, name) for name in names]
+    unreadable = _check(path, names, lambda name: pathlib.Path(path, name).read_bytes(), min_side)
+    # As bytes: a name need not be UTF-8.
+    table, numbers = tf.constant([os.fsencode(file) for file in files]), tf.constant(labels, tf.int64)
 
     def read(index):
         file = tf.gather(table, index)
         return {"bytes": tf.io.read_file(file), "label": tf.gather(numbers, index), "name": file}
 
-    return Source(path, len(names), classes, read=read)
+    return Source(path, len(names), classes, read=read, unreadable=unreadable)
 
 
 def zipped(path: str, split: Optional[str] = None, min_side: int = 32) -> Source:
@@ -98,54 +145,112 @@ def zipped(path: str, split: Optional[str] = None, min_side: int = 32) -> Source
     try:
         archive = zipfile.ZipFile(path)  # opened once: it may be read from many threads, and its directory is long
     except zipfile.BadZipFile as error:
-        raise ValueError(f"a zip of images is needed. Received {path!r}: {error}. Make it anew.") from error
-    names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
-    names, labels, classes = _chosen(path, names, split)
-    _check(path, names, archive.read, min_side)
+        raise Mistake(f"a zip of images is needed. Received {path!r}: {error}. Make it anew.") from error
+    # Some programs of Windows write backslashes, against the format's rule.
+    members = {info.filename.replace("\\", "/"): info for info in archive.infolist()}
+    names = sorted(name for name in members if not name.endswith("/"))
+    names, labels, classes = choose(path, names, split)
+    _check_members(path, [members[name] for name in names])
     table, numbers = tf.constant(names), tf.constant(labels, tf.int64)
 
+    def content(name):
+        try:
+            return archive.read(members[name])
+        except (zipfile.BadZipFile, zlib.error, EOFError):
+            return b""  # damaged: counted as an image that cannot be decoded
+
+    unreadable = _check(path, names, content, min_side)
+
     def read(index):
-        data = tf.numpy_function(lambda i: archive.read(names[int(i)]), [index], tf.string)
+        data = tf.numpy_function(lambda i: content(names[int(i)]), [index], tf.string)
         return {"bytes": tf.ensure_shape(data, []), "label": tf.gather(numbers, index), "name": tf.gather(table, index)}
 
-    return Source(path, len(names), classes, read=read)
+    return Source(path, len(names), classes, read=read, unreadable=unreadable)
+
+
+def _check_members(path, members):
+    """Refuses what Python's zipfile cannot read."""
+    for info in members:
+        if info.flag_bits & 1:
+            raise Mistake(
+                f"a zip must not be encrypted. Received {path!r}, whose {info.filename} needs a password. Unpack it into a folder."
+            )
+        if info.compress_type not in _METHODS:
+            name = zipfile.compressor_names.get(info.compress_type, f"method {info.compress_type}")
+            raise Mistake(
+                f"a zip must be stored, deflated or packed by bzip2 or lzma. Received {path!r}, whose {info.filename} is packed by "
+                f"{name}. Unpack it into a folder, or pack it anew."
+            )
 
 
 def tfrecords(pattern: str, num_examples: Optional[int] = None) -> Source:
-    """Records with Model Garden's ImageNet keys; see `source`. Labels are kept as they are in the records."""
-    files = sorted(tf.io.gfile.glob(pattern))
+    """Records with Model Garden's ImageNet keys; see `source`. Labels are kept as they are; those that are no number are ignored."""
+    files = record_files(pattern)
     if not files:
         raise FileNotFoundError(f"TFRecords are needed. Received {pattern!r}, which matches no file.")
-    keys = {
-        "image/encoded": tf.io.FixedLenFeature([], tf.string),
-        "image/class/label": tf.io.FixedLenFeature([], tf.int64, -1),
-    }
-    try:
-        first = next(iter(tf.data.TFRecordDataset(files[:1]).take(1)), None)
-    except tf.errors.DataLossError as error:
-        raise ValueError(f"TFRecords are needed. Received {files[0]!r}: {error.message}") from error
-    if first is None:
-        raise ValueError(f"TFRecords must hold images. Received {files[0]!r}, which is empty.")
-    found = sorted(tf.train.Example.FromString(first.numpy()).features.feature)
-    if "image/encoded" not in found:
-        raise ValueError(
-            f"records need the key 'image/encoded'. Received {files[0]!r} with {', '.join(found) or 'no keys'}."
+    compression, first = _first_record(files[0])
+    features = tf.train.Example.FromString(first).features.feature
+    if "image/encoded" not in features:
+        raise Mistake(
+            f"records need the key 'image/encoded'. Received {files[0]!r} with {', '.join(sorted(features)) or 'no keys'}."
         )
+    keys = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+    stored = features.get("image/class/label")
+    if stored is None or len(stored.int64_list.value) == 1:
+        keys["image/class/label"] = tf.io.FixedLenFeature([], tf.int64, -1)
+    else:
+        tf.get_logger().warning("%s: labels are ignored, since image/class/label is not one whole number", pattern)
 
     def parse(record):
         example = tf.io.parse_single_example(record, keys)
-        return {"bytes": example["image/encoded"], "label": example["image/class/label"], "name": tf.constant(pattern)}
+        number = example.get("image/class/label", tf.constant(-1, tf.int64))
+        return {"bytes": example["image/encoded"], "label": number, "name": tf.constant(pattern)}
+
+    def records(names):
+        return tf.data.TFRecordDataset(names, compression_type=compression)
 
     def stream(seed):
         shards = tf.data.Dataset.from_tensor_slices(files)
         shards = shards if seed is None else shards.shuffle(len(files), seed=seed)
-        records = shards.interleave(tf.data.TFRecordDataset, cycle_length=16, deterministic=True)
-        return (records if seed is None else records.shuffle(10000, seed=seed)).map(parse)
+        some = shards.interleave(records, cycle_length=16, deterministic=True)
+        return (some if seed is None else some.shuffle(10000, seed=seed)).map(parse)
 
     if num_examples is None:
-        num_examples = sum(1 for _ in tf.data.TFRecordDataset(files))
+        num_examples = _count(pattern, records(files))
     largest = max(int(e["label"]) for e in stream(None).take(_CHECKED))
     return Source(pattern, num_examples, tuple(map(str, range(largest + 1))), stream=stream)
+
+
+def record_files(pattern: str) -> list[str]:
+    """Files of a name or pattern (`*`, `?`, `[...]` in the last part of it), sorted; brackets in a folder's name stand for themselves."""
+    if os.path.isfile(pattern):
+        return [pattern]
+    directory, name = os.path.split(pattern)
+    if os.path.isdir(directory or "."):
+        found = [entry.path for entry in os.scandir(directory or ".") if fnmatch.fnmatchcase(entry.name, name)]
+        return sorted(path if directory else path[2:] for path in found if os.path.isfile(path))
+    return sorted(tf.io.gfile.glob(pattern))
+
+
+def _first_record(file):
+    """(compression, the first record) of a file of TFRecords; neither is named in the file."""
+    reason = "it is empty"
+    for compression in ("", "GZIP", "ZLIB"):
+        try:
+            first = next(iter(tf.data.TFRecordDataset([file], compression_type=compression).take(1)), None)
+            if first is not None:
+                tf.train.Example.FromString(first.numpy())
+                return compression, first.numpy()
+        except (tf.errors.DataLossError, DecodeError) as error:
+            reason = getattr(error, "message", str(error))
+    raise Mistake(f"TFRecords must hold images. Received {file!r}: {reason}. Pass files of tf.train.Example.")
+
+
+def _count(pattern, records):
+    try:
+        return sum(1 for _ in records)
+    except tf.errors.DataLossError as error:
+        raise Mistake(f"whole TFRecords are needed. Received {pattern!r}: {error.message}. Copy them anew.") from error
 
 
 def tfds(name: str, split: str = "train", data_dir: Optional[str] = None) -> Source:
@@ -159,14 +264,14 @@ def tfds(name: str, split: str = "train", data_dir: Optional[str] = None) -> Sou
         builder.info.splits[split]
     except (tensorflow_datasets.core.DatasetNotFoundError, KeyError, ValueError) as error:
         known = not isinstance(error, tensorflow_datasets.core.DatasetNotFoundError)
-        raise ValueError(
+        raise Mistake(
             f"a prepared TFDS data set and split are needed. Received tfds:{name}, split={split!r}: "
             f"{str(error).partition('Available datasets')[0].strip()}"
             + (f" If it is not prepared: tfds build {name}" if known else "")
         ) from error
     features = builder.info.features
     if "image" not in features:
-        raise ValueError(f"a TFDS data set of images is needed. Received tfds:{name} with {', '.join(features)}.")
+        raise Mistake(f"a TFDS data set of images is needed. Received tfds:{name} with {', '.join(features)}.")
     labelled = "label" in features and isinstance(features["label"], tensorflow_datasets.features.ClassLabel)
 
     def stream(seed):
@@ -192,7 +297,7 @@ def scenes(num_examples: int = 2000, seed: int = 0, size: tuple[int, int] = (128
 
     from tf_pixpro.data.scenes import CLASS_NAMES, scene
 
-    @functools.cache
+    @functools.lru_cache(maxsize=max(1, _SCENE_BYTES // (3 * size[0] * size[1])))
     def drawn(index):
         one, buffer = scene(index, seed, tuple(size)), io.BytesIO()
         Image.fromarray(one.image).save(buffer, "BMP")
@@ -206,50 +311,33 @@ def scenes(num_examples: int = 2000, seed: int = 0, size: tuple[int, int] = (128
     return Source("scenes", num_examples, CLASS_NAMES, read=read)
 
 
-def _chosen(path, names, split):
-    """(images of the split, their labels, class names); a class is the folder that holds the file."""
-    images = [name for name in names if name.lower().endswith(ENDINGS) and "__MACOSX" not in name]
-    if not images:
-        raise ValueError(f"images ({', '.join(ENDINGS)}) are needed. Received {path!r} with {len(names)} other files.")
-    if split is not None:
-        inside = [name for name in images if split in name.split("/")[:-1]]
-        if not inside:
-            folders = sorted({part for name in images for part in name.split("/")[:-2]}) or ["no folders of folders"]
-            raise ValueError(
-                f"a split is a folder in the source, as in {split}/CLASS/NAME.jpg. Received split={split!r} and {path!r}, which has "
-                f"{', '.join(folders[:8])}. Name the split that there is, or None for all images."
-            )
-        images = inside
-    parents = [name.split("/")[-2] if "/" in name else "" for name in images]
-    classes = tuple(sorted(set(parents)))
-    if len(classes) < 2:
-        return images, [-1] * len(images), ()
-    return images, [classes.index(parent) for parent in parents], classes
-
-
 def _check(path, names, read, min_side):
-    """Looks at the headers of up to a thousand files, evenly spread."""
-    from PIL import Image, UnidentifiedImageError
-
-    unreadable = []
-    looked = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, min(len(names), _CHECKED)).astype(int))]
+    """Reads the headers of up to a thousand files, evenly spread; returns the names of those that are no images."""
+    unreadable, huge = [], []
+    looked = sample(names, _CHECKED)
     for name in looked:
         try:
-            with Image.open(io.BytesIO(read(name))) as image:
-                sides = image.size
-        except (UnidentifiedImageError, OSError, zipfile.BadZipFile):
+            header = read_header(read(name))
+        except (Mistake, OSError):
             unreadable.append(name)
             continue
-        if min(sides) < min_side:
-            raise ValueError(
-                f"images must have sides of at least {min_side} pixels. Received {name} in {path!r} with {sides[0]}x{sides[1]}. "
-                "Remove it or lower min_side."
+        if min(header.height, header.width) < min_side:
+            raise Mistake(
+                f"images must have sides of at least {min_side} pixels. Received {name} in {path!r} with "
+                f"{header.width}x{header.height}. Remove it or lower min_side."
             )
+        if header.height * header.width > MAX_PIXELS:
+            huge.append(f"{name} ({header.width}x{header.height})")
     if len(unreadable) == len(looked):
-        raise ValueError(
-            f"images are needed. Received {path!r}, where {', '.join(unreadable[:3])} and others are none."
-        )
+        raise Mistake(f"images are needed. Received {path!r}, where {', '.join(unreadable[:3])} and others are none.")
     if unreadable:
         tf.get_logger().warning(
             "%d of %d files looked at are no images, such as %s", len(unreadable), len(looked), unreadable[0]
         )
+    if huge:
+        tf.get_logger().warning(
+            "%d of %d images looked at have more than %d million pixels and take 3 bytes of memory for each while they are "
+            "decoded, such as %s. Make them smaller if memory is short.",
+            len(huge), len(looked), MAX_PIXELS // 10**6, huge[0],
+        )  # fmt: skip
+    return tuple(unreadable)

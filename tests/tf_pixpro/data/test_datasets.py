@@ -1,6 +1,7 @@
-"""Sources and batches: the same whatever carries them, in a known order, whole after a restart, loud about bad files."""
+"""Sources and batches: the same whatever carries them, in a fixed order, resumable, loud about bad files."""
 
 import io
+import os
 import zipfile
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro import data
-from tf_pixpro.data import datasets
+from tf_pixpro.data import datasets, scenes
 
 
 def jpeg(number: int, size=(60, 48)) -> bytes:
@@ -206,3 +208,151 @@ def test_a_tfds_data_set_is_a_source(tmp_path):
     source = data.source("tfds:synthetic_scenes/tiny", split="validation", data_dir=str(tmp_path))
     assert source.num_examples == 2 and len(source.class_names) == 8
     assert_same(batches(source, 1, start_step=1), batches(source, 2)[1:])
+
+
+def test_names_that_are_not_utf8_are_read(tmp_path):
+    os.makedirs(os.path.join(os.fsencode(tmp_path), b"caf\xe9"))
+    for number in range(4):
+        with open(os.path.join(os.fsencode(tmp_path), b"caf\xe9", b"%d\xff.jpg" % number), "wb") as file:
+            file.write(jpeg(number))
+    source = data.source(tmp_path)
+    assert source.num_examples == 4 and len(batches(source, 1)[0]["view1"]) == 4
+
+
+def test_content_decides_and_not_the_name(tmp_path):
+    image = np.asarray(Image.open(io.BytesIO(jpeg(0))))
+    kinds = ["WEBP", "TIFF", "PNG", "GIF", "BMP", "JPEG2000"]
+    for number, kind in enumerate(kinds):
+        Image.fromarray(image).save(tmp_path / f"{number}.jpg", kind)
+    source = data.source(tmp_path)
+    rows = [source.read(tf.constant(i)) for i in range(len(kinds))]
+    assert all(np.isfinite(batch["view1"]).all() for batch in batches(source, 3, max_bad_share=0.0))
+    assert [row["bytes"].numpy()[:4] for row in rows[:3]] == [b"RIFF", b"II*\0", b"\x89PNG"]
+
+
+@pytest.mark.parametrize("name", ["UPPER.ZIP", "backslash.zip"])
+def test_zips_of_windows_have_splits_and_classes(tmp_path, files, name):
+    path, text = tmp_path / name, "\\" if name.startswith("back") else "/"
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in files.items():
+            info = zipfile.ZipInfo("x")
+            info.filename = member.replace("/", text)
+            archive.writestr(info, content)
+    source = data.source(path, split="train")
+    assert source.class_names == ("cat", "dog") and source.num_examples == 10
+    assert len(batches(source, 1, max_bad_share=0.0)[0]["view1"]) == 4
+
+
+def test_zips_that_python_cannot_read_are_refused(tmp_path, files):
+    whole = zip_of(tmp_path / "a.zip", files, zipfile.ZIP_DEFLATED).read_bytes()
+    start = whole.index(b"PK\x01\x02")
+    for offset, value, words in [(8, 1, "must not be encrypted"), (10, 9, "packed by deflate64"), (10, 98, "ppmd")]:
+        changed = bytearray(whole)
+        position = start
+        while position >= 0:
+            changed[position + offset] = value
+            position = whole.find(b"PK\x01\x02", position + 4)
+        (tmp_path / "b.zip").write_bytes(changed)
+        with pytest.raises(Mistake, match=words):
+            data.source(tmp_path / "b.zip")
+
+
+def test_a_damaged_member_of_a_zip_is_a_bad_image(tmp_path, files, caplog):
+    path = zip_of(tmp_path / "a.zip", files)
+    content = bytearray(path.read_bytes())
+    content[content.index(jpeg(3)) + 200] ^= 255
+    path.write_bytes(content)
+    assert len(batches(data.source(path), 30)) == 30 and "03.jpg" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["train.record", "train.record-00000-of-00001", "data[1].tfrecord", "no_ending"])
+@pytest.mark.parametrize("compression", ["", "GZIP", "ZLIB"])
+def test_records_of_any_name_and_compression(tmp_path, files, name, compression):
+    folder = tmp_path / "root [v2]"
+    folder.mkdir()
+    plain = records(tmp_path / "plain", files)
+    with tf.io.TFRecordWriter(str(folder / name), tf.io.TFRecordOptions(compression)) as writer:
+        for record in tf.data.TFRecordDataset(str(plain)):
+            writer.write(record.numpy())
+    for pattern in (name, name[:5] + "*", name.replace("00000", "?????")):
+        source = data.source(folder / pattern)
+        assert source.num_examples == 10 and source.class_names == ("0", "1")
+        assert len(batches(source, 1)[0]["view1"]) == 4
+
+
+def test_labels_of_text_are_ignored_where_none_is_needed(tmp_path, files):
+    path = tmp_path / "a.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for content in files.values():
+            feature = {
+                key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+                for key, value in (("image/encoded", content), ("image/class/label", b"cat"))
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    source = data.source(path)
+    assert source.class_names == () and len(batches(source, 2)[0]["view1"]) == 4
+    with pytest.raises(Mistake, match="labels are needed"):
+        data.labelled_dataset(source)
+
+
+def test_damaged_records_are_refused(tmp_path, files):
+    whole = records(tmp_path / "a.tfrecord", files).read_bytes()
+    (tmp_path / "a.tfrecord").write_bytes(whole[:-20])
+    with pytest.raises(Mistake, match="Copy them anew"):
+        data.source(tmp_path / "a.tfrecord")
+    (tmp_path / "b.tfrecord").write_bytes(b"no records at all" * 9)
+    with pytest.raises(Mistake, match="must hold images"):
+        data.source(tmp_path / "b.tfrecord")
+
+
+def test_half_bad_small_folders_fail_in_the_first_batches(tmp_path, files):
+    half = {name: content if i % 2 else content[:-400] for i, (name, content) in enumerate(files.items())}
+    source = data.source(write(tmp_path / "truncated", half))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at most 1\.00% of the images"):
+        batches(source, 3)
+    none = {name: content if i % 2 else b"no image" for i, (name, content) in enumerate(files.items())}
+    source = data.source(write(tmp_path / "none", none))
+    for make in (data.pretrain_dataset, data.labelled_dataset):
+        with pytest.raises(Mistake, match="Received 5 of 10"):
+            make(source)
+
+
+def test_a_large_half_bad_set_fails_long_before_its_end(tmp_path):
+    files = {f"{i:04d}.jpg": jpeg(i % 7)[: None if i % 2 else -400] for i in range(600)}
+    seen = 0
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at most 10\.00% of the images"):
+        for batch in data.pretrain_dataset(data.source(write(tmp_path / "a", files)), (16, 16), 4, max_bad_share=0.1):
+            seen += len(batch["view1"])
+    assert seen < 60
+
+
+def test_huge_images_are_reported_and_decoded(tmp_path, files, caplog, monkeypatch):
+    monkeypatch.setattr("tf_pixpro.data.sources.MAX_PIXELS", 2000)
+    source = data.source(write(tmp_path / "a", files))
+    assert "10 of 10 images looked at have more than" in caplog.text and "(60x48)" in caplog.text
+    assert len(batches(source, 1)[0]["view1"]) == 4
+
+
+def test_classes_of_two_sets_agree_by_names(tmp_path, files):
+    train = data.source(write(tmp_path / "train", files))
+    some = {name.replace("train/dog", "dog"): content for name, content in files.items() if "dog" in name}
+    some |= {f"bird/{i}.jpg": jpeg(i) for i in range(2)}
+    val = data.source(write(tmp_path / "val", some))
+    with pytest.raises(Mistake, match=r"must have the same classes.*bird, cat"):
+        data.check_labels(val, train.class_names)
+    with pytest.raises(Mistake, match=r"also \['bird'\]"):
+        data.with_classes(val, train.class_names)
+    names = ("cat", "dog", "zebra", "bird")
+    labels = np.concatenate([row["label"] for row in data.labelled_dataset(data.with_classes(val, names), (16, 16))])
+    assert labels.tolist() == [3] * 2 + [1] * 5
+    data.check_labels(train, ("cat", "dog"))
+
+
+def test_drawn_scenes_are_kept_within_a_bound(monkeypatch):
+    monkeypatch.setattr("tf_pixpro.data.sources._SCENE_BYTES", 3 * 32 * 32 * 4)
+    drawn = []
+    monkeypatch.setattr(scenes, "scene", lambda *a, draw=scenes.scene: drawn.append(a[0]) or draw(*a))
+    source = data.source("scenes", num_examples=6, size=(32, 32))
+    for index in (0, 1, 0, 2, 3, 4, 1):
+        source.read(tf.constant(index))
+    assert drawn == [0, 1, 2, 3, 4, 1]

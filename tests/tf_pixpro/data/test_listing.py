@@ -17,9 +17,7 @@ def test_links_are_followed_and_circles_cut(tmp_path):
         os.symlink(tmp_path / "plain" / name, tmp_path / "links" / name)
     os.symlink(tmp_path / "links", tmp_path / "plain" / "cat" / "around")
     os.symlink(tmp_path / "nowhere", tmp_path / "links" / "broken.jpg")
-    assert list(listing.walk(str(tmp_path / "links")))[-1] == "dog/a.jpg"
-    names = list(listing.walk(str(tmp_path / "links")))
-    assert names == ["cat/a.jpg", "cat/around/dog/a.jpg", "dog/a.jpg"] or names == ["cat/a.jpg", "dog/a.jpg"]
+    assert list(listing.walk(str(tmp_path / "links"))) == ["cat/a.jpg", "dog/a.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tf_evonorm.layers.norm_act import NormAct
@@ -195,7 +196,12 @@ def _copy_state(layer, copy):
 def _copy_vocabularies(layer, copy):
     """Copies what adapted lookup layers have learned, before they are called."""
     for part, new in zip(layer._flatten_layers(), copy._flatten_layers()):
-        if hasattr(part, "get_vocabulary") and hasattr(part, "load_assets"):
+        if hasattr(part, "_lookup_layer"):
+            continue  # TextVectorization, whose lookup layer is a part of its own
+        if getattr(part, "output_mode", None) == "tf_idf":
+            words, every = part.get_vocabulary(include_special_tokens=False), part.get_vocabulary()
+            new.set_vocabulary(words, np.asarray(part.idf_weights)[len(every) - len(words) : len(every)])
+        elif hasattr(part, "get_vocabulary") and hasattr(part, "load_assets"):
             with tempfile.TemporaryDirectory() as folder:
                 part.save_assets(folder)
                 new.load_assets(folder)

@@ -59,7 +59,7 @@ def test_same_layer_in_every_place_gives_the_same_network(name):
     assert largest_error(new(images, training=False), model(images, training=False)) < 1e-12
 
 
-# The smallest of each family; None: refused by name, without BatchNormalization, or with one that feeds an activation and
+# The smallest of each family; None: refused by name, no BatchNormalization, or one that feeds an activation and
 # something else. The counts follow from the architectures as above.
 FAMILIES = {
     "ConvNeXtTiny": None,

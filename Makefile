@@ -1,10 +1,12 @@
 # `make demo` and `make test` make their own environment on first use; nothing has to be typed before them.
+comma := ,
 # PYTHON=python3.12 takes the other TensorFlow generation, in an environment of its own.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 STACK := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 VENV ?= $(if $(filter py311,$(STACK)),.venv,.venv-$(STACK))
 CONSTRAINTS ?= constraints/$(STACK).txt
 WORKDIR ?= workdir/demo
+EXTRAS = addons,experiments,test$(if $(filter py312,$(STACK)),$(comma)tpu)
 RUN = TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 
 .PHONY: demo test keras3 slow thorough coverage docs lint wheel release clean
@@ -47,7 +49,7 @@ constraints/%.txt:
 
 $(VENV)/installed: setup.py $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install -q --disable-pip-version-check -c $(CONSTRAINTS) setuptools -e ".[addons,experiments,test]"
+	$(VENV)/bin/pip install -q --disable-pip-version-check -c $(CONSTRAINTS) setuptools -e ".[$(EXTRAS)]"
 	$(VENV)/bin/pip check
 	touch $@
 

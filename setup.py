@@ -35,6 +35,7 @@ EXTRAS = {
     "transfer": TRANSFER,
     "search": SEARCH,
     "postgresql": POSTGRESQL,
+    "tpu": [f"jax>=0.10; {NEW}", f"libtpu; {NEW}"],  # the TPU's compiler, on Linux without a TPU
     "pytorch": ["torch"],  # for three tests of files that PyTorch itself has written; they are skipped without it
     "experiments": [*TRANSFER, *SEARCH, "absl-py", "ml_collections", "matplotlib", "safetensors", "scikit-learn"],
     "test": [

@@ -11,6 +11,7 @@ MEASUREMENTS = {
     "pretrain-step": "experiments.benchmarks.pretrain_step",
     "input": "experiments.benchmarks.input_pipeline",
     "layers": "experiments.benchmarks.layers",
+    "tpu": "experiments.benchmarks.tpu",
     "batch-sizes": "experiments.studies.batch_sizes",
     "synthesis": "experiments.studies.gan_layers",
     "pretext": "experiments.studies.pretext_tasks",

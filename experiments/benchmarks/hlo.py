@@ -1,0 +1,214 @@
+"""Dumped HLO modules through JAX, without TensorFlow: estimates of the TPU's compiler, and runs on what JAX has.
+
+    python hlo.py estimate v5e:1x1 MODULE.hlo ...    # a JSON line each: the compiler's estimate for a chip, not a run
+    python hlo.py time gpu MODULE.hlo ...            # a JSON line each: runs on random inputs, checked against the CPU
+
+`libtpu` compiles for TPUs on any x86-64 Linux machine. This file imports no TensorFlow and nothing of this project, so
+that it alone can be taken to a machine that has an accelerator and JAX.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import sys
+import time
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+# Without a TPU, libtpu would wait for the machine's metadata; these settings describe one host.
+SETTINGS = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "JAX_PLATFORMS": "cpu",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several compilers may run side by side, since none holds a chip
+}
+_DTYPES = {
+    "f64": np.float64,
+    "f32": np.float32,
+    "f16": np.float16,
+    "bf16": ml_dtypes.bfloat16,
+    "i1": np.bool_,
+    "i8": np.int8,
+    "ui8": np.uint8,
+    "i32": np.int32,
+    "ui32": np.uint32,
+    "i64": np.int64,
+    "ui64": np.uint64,
+}
+_ENTRY = re.compile(r"^\s+(?:ROOT )?%(\S+) = (.*?) ([\w-]+)\((.*)$")
+
+
+def read(path: str) -> Any:
+    """The StableHLO module of a serialized HloModuleProto."""
+    from jax._src.interpreters import mlir as jax_mlir
+    from jax._src.lib import _jax
+    from jaxlib.mlir import ir
+
+    with jax_mlir.make_ir_context():
+        module = ir.Module.parse(_jax.mlir.hlo_to_stablehlo(pathlib.Path(path).read_bytes()))
+        _remove_copies(module.operation)
+    return module
+
+
+def inputs(module: Any, seed: int = 0) -> list[np.ndarray]:
+    """Random inputs for a module, in the order of its parameters: standard normal, zeros where they are integers.
+
+    Parameters of rank 0 or 1 are drawn between 0.5 and 1.5, since variances and scales are among them.
+    """
+    signature = next(line for line in str(module).splitlines() if "@main(" in line).split("->")[0]
+    random, drawn = np.random.default_rng(seed), []
+    for shape in re.findall(r"%arg\d+: tensor<([^>]+)>", signature):
+        *sizes, kind = shape.split("x")
+        shape, dtype = tuple(map(int, sizes)), _DTYPES[kind]
+        if np.dtype(dtype).kind not in "fV":
+            drawn.append(np.zeros(shape, dtype))
+        else:
+            values = random.normal(size=shape) if len(shape) > 1 else random.uniform(0.5, 1.5, shape)
+            drawn.append(values.astype(dtype))
+    return drawn
+
+
+def run(module: Any, arguments: list[np.ndarray], platform: str = "cpu", repeats: int = 0) -> tuple[list, list[float]]:
+    """(outputs, seconds of each repeat) of a module on the first device of a platform of JAX."""
+    import jax
+    from jax._src.lib import xla_client
+
+    device = jax.devices(platform)[0]
+    executable = device.client.compile_and_load(module, xla_client.DeviceList((device,)), xla_client.CompileOptions())
+    placed = [jax.device_put(argument, device) for argument in arguments]
+
+    def once():
+        outputs = executable.execute_sharded(placed).disassemble_into_single_device_arrays()
+        return [jax.block_until_ready(output[0]) for output in outputs]
+
+    outputs, seconds = once(), []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        once()
+        seconds.append(time.perf_counter() - start)
+    return [np.asarray(output) for output in outputs], seconds
+
+
+def timing(path: str, platform: str, repeats: int = 20) -> dict:
+    """A module's median milliseconds on a device, and its largest relative difference from the CPU's outputs."""
+    module = read(path)
+    arguments = inputs(module)
+    outputs, seconds = run(module, arguments, platform, repeats)
+    expected = run(module, arguments, "cpu")[0]
+    apart = [_apart(output, other) for output, other in zip(outputs, expected)]
+    return {
+        "module": pathlib.Path(path).stem,
+        "platform": platform,
+        "ms": 1e3 * float(np.median(seconds)),
+        "input_bytes": sum(argument.nbytes for argument in arguments),
+        "largest_difference": max(apart, default=0.0),
+    }
+
+
+def _apart(output, expected):
+    output, expected = np.asarray(output, np.float64), np.asarray(expected, np.float64)
+    return float(np.max(np.abs(output - expected), initial=0) / max(np.max(np.abs(expected), initial=0), 1e-30))
+
+
+def compiled(path: str, topology: str) -> tuple[Any, float]:
+    """The executable of a serialized HLO module, and the seconds that compiling took.
+
+    Args:
+      path: a file with a serialized HloModuleProto of one replica, or of as many as the topology has chips.
+      topology: such as 'v5e:1x1', 'v5e:2x2', 'v4:2x2x1', 'v6e:2x2'.
+    """
+    from jax._src.lib import xla_client
+    from jax.experimental import topologies
+
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    module = read(path)
+    replicas = len(devices)
+    options = xla_client.CompileOptions()
+    options.num_replicas, options.num_partitions = replicas, 1
+    start = time.perf_counter()
+    executable = devices[0].client.compile(module, xla_client.DeviceList(tuple(devices[:replicas])), options)
+    return executable, time.perf_counter() - start
+
+
+def report(path: str, topology: str) -> dict:
+    """What the compiler says of one module.
+
+    Returns:
+      'module', 'topology', 'estimated_cycles', 'flops', 'bytes', 'temporary_bytes', 'argument_bytes', 'output_bytes',
+      'compile_seconds'; 'operations', a list of {'name', 'kind', 'source', 'cycles'}, costliest first;
+      'collectives', {kind: number}.
+    """
+    executable, seconds = compiled(path, topology)
+    text = executable.hlo_modules()[0].to_string()
+    cost, memory = executable.cost_analysis(), executable.get_compiled_memory_stats()
+    operations = entry_operations(text)
+    return {
+        "module": pathlib.Path(path).stem,
+        "topology": topology,
+        "estimated_cycles": sum(operation["cycles"] for operation in operations),
+        "flops": cost.get("flops", 0.0),
+        "bytes": cost.get("bytes accessed", 0.0),
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "output_bytes": memory.output_size_in_bytes,
+        "compile_seconds": round(seconds, 1),
+        "collectives": _collectives(text),
+        "operations": sorted(operations, key=lambda operation: -operation["cycles"]),
+    }
+
+
+def entry_operations(text: str) -> list[dict]:
+    """The operations of a compiled module's entry computation that have an estimate of cycles."""
+    found = []
+    for line in text.split("\nENTRY")[-1].splitlines():
+        cycles, match = re.search(r'estimated_cycles":"(\d+)"', line), _ENTRY.match(line)
+        if cycles and match:
+            source = re.search(r'op_name="([^"]*)"', line)
+            kind = match.group(3)
+            if kind == "fusion":
+                kind = _fusion_kind(match.group(1))
+            source_name = source.group(1) if source else ""
+            found.append({"name": match.group(1), "kind": kind, "source": source_name, "cycles": int(cycles.group(1))})
+    return found
+
+
+def _fusion_kind(name):
+    """'fusion.12' -> 'fusion', 'convolution_add_fusion.3' -> 'convolution fusion'."""
+    stem = name.split(".")[0]
+    for part in ("convolution", "multiply_reduce", "reduce", "pad", "select_and_scatter", "scatter", "copy"):
+        if part in stem:
+            return f"{part} fusion"
+    return "fusion"
+
+
+def _collectives(text):
+    counts: dict[str, int] = {}
+    for kind in re.findall(r" (all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)(?:-start)?\(", text):
+        counts[kind] = counts.get(kind, 0) + 1
+    return counts
+
+
+def _remove_copies(operation):
+    """TensorFlow's `copy` becomes an operation that the converter does not know; it changes nothing."""
+    for region in operation.regions:
+        for block in region.blocks:
+            for inner in list(block.operations):
+                if inner.operation.name == "mhlo.copy":
+                    inner.operation.results[0].replace_all_uses_with(inner.operation.operands[0])
+                    inner.operation.erase()
+                else:
+                    _remove_copies(inner.operation)
+
+
+if __name__ == "__main__":
+    verb, where, *paths = sys.argv[1:]
+    if verb == "estimate":
+        os.environ.update(SETTINGS)
+    for name in paths:
+        print(json.dumps(report(name, where) if verb == "estimate" else timing(name, where)), flush=True)

@@ -11,7 +11,6 @@ newer). Every figure is the compiler's estimate, not a run: cycles, bytes and op
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import json
 import os
@@ -48,18 +47,9 @@ def dump(function: Callable, *arguments: Any) -> bytes:
       function: of tensors; its variables must have been made.
       *arguments: tensors or `tf.TensorSpec`s of static shapes, nested as the function takes them.
     """
-    with _plain_loops():
+    with reductions.traced_for("TPU"):
         compiled = tf.function(function, jit_compile=True, autograph=False)
         return compiled.experimental_get_compiler_ir(*arguments)(stage="hlo_serialized")
-
-
-@contextlib.contextmanager
-def _plain_loops():
-    large, reductions.LARGE = reductions.LARGE, float("inf")
-    try:
-        yield
-    finally:
-        reductions.LARGE = large
 
 
 def network_step(layer: str, batch: int, size: int, dtype: str = "bfloat16") -> bytes:
@@ -74,7 +64,7 @@ def network_step(layer: str, batch: int, size: int, dtype: str = "bfloat16") -> 
     tf.keras.mixed_precision.set_global_policy("mixed_bfloat16" if dtype == "bfloat16" else dtype)
     try:
         plain = layer.startswith(PLAIN)
-        norm_act = layer_from_graph(graph.KNOWN[layer.removeprefix(PLAIN)]) if plain else named.norm_act(layer)
+        norm_act = layer_from_graph(graph.BASELINES[layer.removeprefix(PLAIN)]) if plain else named.norm_act(layer)
         model = resnet(50, blocks=(1, 1, 1, 1), norm_act=norm_act, input_size=(size, size, 3))
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")

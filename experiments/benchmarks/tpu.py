@@ -24,6 +24,9 @@ from typing import Any
 import tensorflow as tf
 
 from experiments.benchmarks import hlo
+from experiments.builders import pretext
+from experiments.launch import sections
+from experiments.launch.schedule import Schedule
 from tf_evonorm.backbones import resnet
 from tf_evonorm.functional import reductions
 from tf_evonorm.layers import named
@@ -37,6 +40,7 @@ CHIPS = {
     "v5e": (0.94e9, 819e9, 197e12, 16e9),
     "v6e": (0.94e9, 1640e9, 918e12, 32e9),
 }
+IMAGENET = 1_281_167  # images, which set the steps of a schedule
 PLAIN = "plain_"  # before a layer's name: its formula from the primitives of the search, with automatic gradients
 
 
@@ -84,15 +88,13 @@ def pretext_step(config: str, batch: int | None = None) -> tuple[bytes, int]:
       config: name of a config of `pretrain`, with ':VARIANT' or without.
       batch: images on one chip; the config's global batch by default.
     """
-    from experiments.builders import pretext
-
     name, _, variant = config.partition(":")
     settings = importlib.import_module(f"experiments.configs.pretrain.{name}").get_config(variant)
     batch = batch or settings.schedule.batch
     dtype = settings.runtime.get("mixed_precision_dtype") or "bfloat16"
     tf.keras.mixed_precision.set_global_policy("mixed_bfloat16" if dtype == "bfloat16" else dtype)
     try:
-        schedule = pretext.schedule_of(settings, images=max(batch, 1_281_167))
+        schedule = sections.build(Schedule, "schedule", settings.schedule, images=IMAGENET)
         model = pretext.pretext_model(settings, schedule.steps)
         optimizer = pretext.optimizer(settings, schedule)
     finally:
@@ -125,8 +127,8 @@ def compile_all(modules: dict[str, bytes], topology: str, python: str = sys.exec
     if run.returncode:
         last = (run.stderr.strip().splitlines() or ["nothing"])[-1]
         raise Mistake(
-            f"libtpu must compile for {topology}. {python} ended with: {last} Install the extra `tpu`, or pass --python "
-            "with an interpreter that has jax and libtpu."
+            f"libtpu must compile for {topology}. {python} ended with: {last} Install the extra `tpu`, or pass "
+            "--python with an interpreter that has jax and libtpu."
         )
     return [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
 

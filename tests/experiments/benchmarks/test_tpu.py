@@ -1,4 +1,4 @@
-"""Dumped steps: JAX on the CPU gives TensorFlow's numbers, and the TPU's compiler takes them; the report reads its text."""
+"""Dumped steps: JAX on the CPU gives TensorFlow's numbers, the TPU's compiler takes them, the report reads its text."""
 
 import importlib.util
 import sys
@@ -90,3 +90,14 @@ def test_a_small_network_compiles_for_a_tpu(layer):
     (report,) = tpu.compile_all({layer: module}, "v5e:1x1", sys.executable)
     row = tpu.row(report, 2)
     assert row["cycles"] > 0 and row["fits"] and report["operations"][0]["source"]
+
+
+@pytest.mark.slow
+@needs_libtpu
+@pytest.mark.parametrize(
+    "config", ["pixpro_r50_imagenet:smoke", "pixcontrast_r50_imagenet:smoke", "byol_r50_imagenet:smoke"]
+)
+def test_a_small_pretext_step_compiles_for_a_tpu(config):
+    module, images = tpu.pretext_step(config, batch=2)
+    (report,) = tpu.compile_all({"step": module}, "v5e:1x1", sys.executable)
+    assert images == 2 and tpu.row(report, images)["fits"]

@@ -3,8 +3,8 @@
 python -m experiments.convert --input=pixpro_base_r50_400ep.pth --output=workdir/official
 python -m experiments.convert --input=workdir/official --output=again.pth
 
-The folder then is that of a run: `experiments.export`, `transfer` and `classify` read it, `experiments.pretrain` goes on in it. PyTorch is
-not needed, and nothing in a file is run.
+The folder then is that of a run: `experiments.export`, `transfer` and `classify` read it, `experiments.pretrain` goes
+on in it. PyTorch is not needed, and nothing in a file is run.
 """
 
 from __future__ import annotations

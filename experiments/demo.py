@@ -30,7 +30,8 @@ def demo(config, workdir: str, images=None) -> dict:
     Args:
       config: see `configs/demo.py`.
       workdir: folder that gets everything.
-      images: folder or zip of images to pre-train on instead of scenes; there is no comparison then, for want of labels.
+      images: folder or zip of images to pre-train on instead of scenes; there is no comparison then, for want of
+        labels.
 
     Returns:
       {'from scratch': [mIoU of each seed], 'pre-trained': [...]}; empty with images of one's own.
@@ -48,7 +49,8 @@ def demo(config, workdir: str, images=None) -> dict:
     export_encoder(model, saved, image_size=(config.labels.size,) * 2)
     if rows:
         print(
-            f"\nmIoU (object, background) on {config.labels.held_out} other scenes, learnt from {config.labels.scenes}:\n"
+            f"\nmIoU (object, background) on {config.labels.held_out} other scenes, learnt from "
+            f"{config.labels.scenes}:\n"
         )
         print(table_of(rows), end="\n\n")
     print(f"figure       {figure}")
@@ -88,8 +90,8 @@ def compare(config, pretrained: str, workdir: str):
       workdir: gets the summaries, in `finetune/`.
 
     Returns:
-      ({'scene': images [4, H, W, 3] uint8, 'labels': maps [4, H, W], 'from scratch': maps that the last seed predicts, 'pre-trained': ...},
-      {'from scratch': [mIoU of each seed], 'pre-trained': [...]}).
+      ({'scene': images [4, H, W, 3] uint8, 'labels': maps [4, H, W], 'from scratch': maps that the last seed predicts,
+      'pre-trained': ...}, {'from scratch': [mIoU of each seed], 'pre-trained': [...]}).
     """
     labels, settings = config.labels, dict(config.finetune)
     held_out = few_labels.labelled_scenes(labels.held_out, labels.size, seed=config.seed + 2000)
@@ -124,13 +126,15 @@ def table_of(rows) -> str:
         lines.append(f"| {start} | {percent.mean():.1f} ± {percent.std(ddof=1):.1f} | {each} |")
     gains = 100 * (np.asarray(rows["pre-trained"]) - np.asarray(rows["from scratch"]))
     lines.append(
-        f"| gain, same labels | {gains.mean():+.1f} ± {gains.std(ddof=1):.1f} | {'  '.join(f'{g:+.1f}' for g in gains)} |"
+        f"| gain, same labels | {gains.mean():+.1f} ± {gains.std(ddof=1):.1f} | "
+        f"{'  '.join(f'{g:+.1f}' for g in gains)} |"
     )
     return "\n".join(lines)
 
 
 def pretext_pictures(model, config, source) -> list:
-    """Corresponding cells of two views, and what a cell resembles in both, [h, w, 3] uint8 each, of the image with most pairs."""
+    """Corresponding cells of two views, and what a cell resembles in both, [h, w, 3] uint8 each, of the image with most
+    pairs."""
     views = next(iter(pretext.views(config, source, min(32, source.num_examples))))
     maps = [model.project(views[name], training=False) for name in ("view1", "view2")]
     cells = maps[0].shape[1:3]
@@ -144,7 +148,8 @@ def pretext_pictures(model, config, source) -> list:
 
 
 def draw(pictures, examples, path: str) -> None:
-    """Writes one figure: the pictures below each other, then a row of scene, labels and predictions for each example."""
+    """Writes one figure: the pictures below each other, then a row of scene, labels and predictions for each
+    example."""
     columns, rows = len(examples), len(next(iter(examples.values()), ()))
     heights = [8 * picture.shape[0] / picture.shape[1] * picture.shape[1] / 900 for picture in pictures] + [
         2.0 * rows

@@ -1,10 +1,12 @@
 """Writes what a run has trained, or the encoder of any checkpoint, as a SavedModel that answers without this project.
 
-Of a pre-training run it is the encoder, which gives features (of one with a pyramid its backbone); of a classification run the
-classifier, which gives classes; of a run of `experiments.synthesize` the averaged generator, which gives images.
+Of a pre-training run it is the encoder, which gives features (of one with a pyramid its backbone); of a classification
+run the classifier, which gives classes; of a run of `experiments.synthesize` the averaged generator, which gives
+images.
 
 python -m experiments.export --workdir=workdir/photos --output=workdir/photos/saved_model
-python -m experiments.export --checkpoint=backbone --config=experiments/configs/pretrain/pixpro_r50_imagenet.py --output=saved_model
+python -m experiments.export --checkpoint=backbone --config=experiments/configs/pretrain/pixpro_r50_imagenet.py \
+    --output=saved_model
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ def export(output, workdir=None, best=False, checkpoint=None, config=None, image
       best: the run's best checkpoint instead of its latest.
       checkpoint: with `config`, instead of `workdir`: any checkpoint with that encoder.
       config: an experiment's `ConfigDict`.
-      image_size: pixels that encoded images are brought to, [side] or [height, width]; by default the size of the run's views.
+      image_size: pixels that encoded images are brought to, [side] or [height, width]; by default the size of the run's
+        views.
 
     Returns:
       One line about what was written.
@@ -55,7 +58,8 @@ def export(output, workdir=None, best=False, checkpoint=None, config=None, image
         checkpoint = os.path.join(workdir, "best", "backbone") if best else workdir
     if "views" not in config:
         raise ValueError(
-            f"--workdir must be the folder of a run of pretrain, classify or synthesize. Received {workdir!r}, whose config.json has no "
+            "--workdir must be the folder of a run of pretrain, classify or synthesize. Received "
+            f"{workdir!r}, whose config.json has no "
             "views. `transfer --mode=export` writes detectors and segmenters, `search --mode=export` layers."
         )
     size = _sides(image_size or config.views.size)

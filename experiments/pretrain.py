@@ -1,6 +1,7 @@
 """Pre-trains an encoder with PixPro: images in, checkpoints, a Model Garden backbone and summaries out.
 
-python -m experiments.pretrain --config=experiments/configs/pretrain/pixpro_r18_photos.py --config.source.path=photos.zip --workdir=workdir/photos
+python -m experiments.pretrain --config=experiments/configs/pretrain/pixpro_r18_photos.py \
+    --config.source.path=photos.zip --workdir=workdir/photos
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from experiments.launch import session as sessions
 
 
 def main(session: sessions.Session) -> tuple[tf.keras.Model, dict[str, float]]:
-    """Runs one experiment, see `experiments.builders.pretext.experiment`; returns (model, results of the last evaluation)."""
+    """Runs one experiment, see `experiments.builders.pretext.experiment`; returns (model, results of the last
+    evaluation)."""
     return pretext.experiment(session).start()
 
 

@@ -1,6 +1,8 @@
-"""Trains a class-conditional generator: BigGAN-deep with any normalization, on ImageNet, CIFAR-10 or your own folder of images.
+"""Trains a class-conditional generator: BigGAN-deep with any normalization, on ImageNet, CIFAR-10 or your own folder of
+images.
 
-python -m experiments.synthesize --config=experiments/configs/synthesize/biggan_32_cifar10.py --config.source.path=cifar10.zip --workdir=workdir/gan
+python -m experiments.synthesize --config=experiments/configs/synthesize/biggan_32_cifar10.py \
+    --config.source.path=cifar10.zip --workdir=workdir/gan
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from experiments.launch import session as sessions
 
 
 def main(session: sessions.Session) -> tuple[Adversaries, dict[str, float]]:
-    """Runs one experiment, see `experiments.builders.generator.experiment`; returns (model, results of the last evaluation)."""
+    """Runs one experiment, see `experiments.builders.generator.experiment`; returns (model, results of the last
+    evaluation)."""
     return generator.experiment(session).start()
 
 

@@ -1,7 +1,8 @@
 """Trains a detector or a segmenter from an encoder: records of annotated images in, checkpoints and scores out.
 
 python -m experiments.transfer --config=experiments/configs/transfer/bccd_retinanet_r18.py --workdir=workdir/bccd
-python -m experiments.transfer --config=experiments/configs/transfer/camvid_fcn_r18.py --config.init=workdir/photos/backbone --workdir=workdir/camvid
+python -m experiments.transfer --config=experiments/configs/transfer/camvid_fcn_r18.py \
+    --config.init=workdir/photos/backbone --workdir=workdir/camvid
 """
 
 from __future__ import annotations

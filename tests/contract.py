@@ -147,7 +147,8 @@ def one_step_changes_every_weight(case):
 
 
 def replicas_agree(case, strategy):
-    """Two replicas with half of the batch each compute what one computes with all of it, gradients and moving values too."""
+    """Two replicas with half of the batch each compute what one computes with all of it, gradients and moving values
+    too."""
     x = case.batch()
     alone = case.make()
     alone.build(x.shape)

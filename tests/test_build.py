@@ -1,4 +1,5 @@
-"""Bazel's BUILD against the tree: every source and test is in a target; libraries depend on each other as packages do."""
+"""Bazel's BUILD against the tree: every source and test is in a target; libraries depend on each other as packages
+do."""
 
 import ast
 import pathlib

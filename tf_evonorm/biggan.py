@@ -1,4 +1,5 @@
-"""BigGAN-deep: a class-conditional generator with any normalization and activation, and its discriminator, for 32 to 256 pixels."""
+"""BigGAN-deep: a class-conditional generator with any normalization and activation, and its discriminator, for 32 to
+256 pixels."""
 
 from __future__ import annotations
 
@@ -165,7 +166,8 @@ class SelfAttention(tf.keras.layers.Layer):
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
 class Doubled(tf.keras.layers.Layer):
-    """Each place four times: [B, H, W, C] -> [B, 2H, 2W, C]. Keras' UpSampling2D has no gradient under XLA on processors."""
+    """Each place four times: [B, H, W, C] -> [B, 2H, 2W, C]. Keras' UpSampling2D has no gradient under XLA on
+    processors."""
 
     def call(self, inputs):
         _, height, width, channels = inputs.shape
@@ -239,7 +241,8 @@ def _channels(resolution, width, multiples):
     channels = [round(CHANNELS * width * multiple) for multiple in multiples]
     if channels != [CHANNELS * width * multiple for multiple in multiples] or min(channels) < 4 or min(channels) % 4:
         raise ValueError(
-            f"width must make multiples of 4 channels. Received width={width}, which at {resolution} pixels makes {channels}. "
+            f"width must make multiples of 4 channels. Received width={width}, which at {resolution} pixels "
+            f"makes {channels}. "
             f"Pass a multiple of 1/32."
         )
     return channels

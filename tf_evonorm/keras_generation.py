@@ -1,4 +1,5 @@
-"""Which generation of Keras `tf.keras` is, what differs between the two, and the refusal to serve in a model of another Keras."""
+"""Which generation of Keras `tf.keras` is, what differs between the two, and the refusal to serve in a model of another
+Keras."""
 
 from __future__ import annotations
 
@@ -37,9 +38,12 @@ def refuse_mixing(name: str, inputs: Any) -> None:
             continue
         if _calling(package) or any(_symbolic(package, x) for x in tf.nest.flatten(inputs)):
             raise TypeError(
-                f"{name} needs a model of tf.keras, which here is {tf.keras.layers.Layer.__module__.partition('.')[0]}. "
-                f"Received a call from a model of {package}, which would not see its weights. Build the model with tf.keras, or "
-                f"set TF_USE_LEGACY_KERAS={int(package == 'tf_keras')} before TensorFlow is imported, so that tf.keras is {package}."
+                f"{name} needs a model of tf.keras, which here is "
+                f"{tf.keras.layers.Layer.__module__.partition('.')[0]}. "
+                f"Received a call from a model of {package}, which would not see its weights. Build the "
+                "model with tf.keras, or "
+                f"set TF_USE_LEGACY_KERAS={int(package == 'tf_keras')} before TensorFlow is imported, so "
+                f"that tf.keras is {package}."
             )
 
 
@@ -97,7 +101,8 @@ def gradient_norm(optimizer: tf.keras.optimizers.Optimizer, gradients: list) -> 
 
 
 def follows_batches() -> dict[str, Any]:
-    """Arguments of `add_weight` for a statistic that every replica moves on its own: what is read or saved is the replicas' mean."""
+    """Arguments of `add_weight` for a statistic that every replica moves on its own: what is read or saved is the
+    replicas' mean."""
     if KERAS_2:
         on_read = tf.VariableSynchronization.ON_READ
         return {"trainable": False, "aggregation": tf.VariableAggregation.MEAN, "synchronization": on_read}

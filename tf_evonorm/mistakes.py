@@ -4,6 +4,6 @@
 class Mistake(ValueError):
     """A wrong argument, file or setting of the caller.
 
-    The message says what was expected, what was received and what to do. Raise it where the fact is checked; programs end with its
-    message and exit code 1, while any other error keeps its traceback.
+    The message says what was expected, what was received and what to do. Raise it where the fact is checked; programs
+    end with its message and exit code 1, while any other error keeps its traceback.
     """

@@ -26,18 +26,20 @@ def export_encoder(
     Two signatures, both with the same answer, a dict of float32 tensors: every level of the encoder under its own name
     ('2': [B, h, w, C], ...) and 'pooled' [B, C], the mean of the last level over its cells.
 
-    - `serving_default`, input `image_bytes` [B] string: JPEG, PNG, BMP or (first frame of) GIF files of any sizes. Each is scaled,
-      antialiased, until it covers `image_size`, and its centre is cut out. Bytes that are no image fail their request with
-      InvalidArgumentError; the next request is answered.
+    - `serving_default`, input `image_bytes` [B] string: JPEG, PNG, BMP or (first frame of) GIF files of any sizes. Each
+    is scaled,
+      antialiased, until it covers `image_size`, and its centre is cut out. Bytes that are no image fail their request
+      with InvalidArgumentError; the next request is answered.
     - `images`, input `images` [B, H, W, 3] float32: RGB in 0..255, any size that the encoder takes, not scaled or cut.
 
     Both normalise as the views of pre-training are. BatchNorm uses its running statistics.
 
     Args:
-      model_or_checkpoint: a `PixPro`, an encoder, the path of a `.keras` file of either, or the path of a checkpoint (or of a folder
-        with one) that is read into `encoder`.
+      model_or_checkpoint: a `PixPro`, an encoder, the path of a `.keras` file of either, or the path of a checkpoint
+        (or of a folder with one) that is read into `encoder`.
       path: folder to be made. It appears whole or not at all.
-      encoder: an encoder built as the one in the checkpoint; its weights are replaced. Only with the path of a checkpoint.
+      encoder: an encoder built as the one in the checkpoint; its weights are replaced. Only with the path of a
+        checkpoint.
       image_size: (height, width) in pixels that encoded images are brought to.
 
     Returns:
@@ -71,7 +73,8 @@ def export_classifier(
 ) -> str:
     """Writes a classifier as a SavedModel that turns images into classes.
 
-    Two signatures with the same answer: 'probabilities' [B, K] float32, 'label' [B] int64 and 'name' [B] string of the likeliest class.
+    Two signatures with the same answer: 'probabilities' [B, K] float32, 'label' [B] int64 and 'name' [B] string of the
+      likeliest class.
     `serving_default` takes `image_bytes`, `images` takes `images`, both as in `export_encoder`.
 
     Args:
@@ -92,7 +95,8 @@ def export_classifier(
     _check_size(image_size)
     if len(class_names) != classifier.output_shape[-1]:
         raise ValueError(
-            f"class_names must name each of the {classifier.output_shape[-1]} classes. Received {len(class_names)} names."
+            f"class_names must name each of the {classifier.output_shape[-1]} classes. Received "
+            f"{len(class_names)} names."
         )
     names = tf.constant(list(class_names))
 
@@ -166,7 +170,8 @@ def _load_keras(path):
 
 
 def _serve(model, answer, image_size, margin):
-    """A module that holds the model's variables and two functions, but no Keras object, so that nothing of Keras is needed.
+    """A module that holds the model's variables and two functions, but no Keras object, so that nothing of Keras is
+    needed.
 
     Args:
       model: takes normalized images.

@@ -1,7 +1,8 @@
 """Where the cells of a view lie in its source image: boxes, cell centres, distances, positive pairs.
 
-A box is (x1, y1, x2, y2) in fractions of the source image, one unit per axis. A flip swaps the two ends of an axis and nobody sorts
-them afterwards, so one formula for cell centres, `x1 + (column + 1/2) / columns * (x2 - x1)`, covers flipped views.
+A box is (x1, y1, x2, y2) in fractions of the source image, one unit per axis. A flip swaps the two ends of an axis and
+nobody sorts them afterwards, so one formula for cell centres, `x1 + (column + 1/2) / columns * (x2 - x1)`, covers
+flipped views.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def cell_distances(box1: tf.Tensor, box2: tf.Tensor, cells: tuple[int, int]) -> 
       cells: (rows, columns) of both feature maps.
 
     Returns:
-      [..., h*w, h*w], rows for view 1; the unit is the longer of the two views' cell diagonals. NaN where both boxes have no area.
+      [..., h*w, h*w], rows for view 1; the unit is the longer of the two views' cell diagonals. NaN where both boxes
+      have no area.
 
     Source: PixPro equation 1; that the longer diagonal is the unit is confirmed by the authors and in their code.
     """

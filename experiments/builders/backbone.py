@@ -16,7 +16,8 @@ from tf_evonorm.layers import named
 def backbone(config: Mapping[str, Any], **more: Any) -> tf.keras.Model:
     """The backbone that `config.backbone.name` names, new weights.
 
-    Arguments that only another backbone has, such as the depth in a config that was made for a ResNet, are left out, so that
+    Arguments that only another backbone has, such as the depth in a config that was made for a ResNet, are left out, so
+    that
     --config.backbone.name alone changes it.
 
     Args:

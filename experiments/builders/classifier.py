@@ -22,12 +22,14 @@ from tf_pixpro.transfer.models.frozen import Frozen
 def experiment(session: sessions.Session) -> Run:
     """A classification run.
 
-    The sections of its config, in data order, are the keyword arguments of: source: `data.source`; held_out: what changes
+    The sections of its config, in data order, are the keyword arguments of: source: `data.source`; held_out: what
+      changes
     of it for the images to be evaluated on; max_bad_share: of `data.training_dataset`, for both; views:
     `tf_pixpro.transfer.classification.training_view`; evaluation: `held_out_images`; norm_act:
     `tf_evonorm.layers.named.norm_act`; backbone: the function of `tf_evonorm.backbones` that `name` names; init:
     checkpoint of the backbone, if any; freeze: `Frozen`, if only the classifier learns; head: `classifier`; schedule:
-    `Schedule`; rate: `learning_rate`; warmup: `warmup`; optimizer: Model Garden's optimizer of the type that `type` names;
+    `Schedule`; rate: `learning_rate`; warmup: `warmup`; optimizer: Model Garden's optimizer of the type that `type`
+    names;
     average: its EMAConfig, or None; trainer: `intervals`; runtime: its RuntimeConfig.
     """
     config, build = session.config, sessions.build
@@ -136,8 +138,8 @@ def learning_rate(schedule: Schedule, kind="cosine", epochs=None, factor=0.1, en
 
     Args:
       schedule: of the run.
-      kind: 'cosine', down to `end` after the warm-up; 'step', times `factor` at each of `epochs`; 'exponential', times `factor` every
-        `epochs`, in steps, counted from the start; 'constant'.
+      kind: 'cosine', down to `end` after the warm-up; 'step', times `factor` at each of `epochs`; 'exponential', times
+        `factor` every `epochs`, in steps, counted from the start; 'constant'.
       epochs: a sequence for 'step', a number for 'exponential'.
       factor, end: see `kind`.
     """
@@ -161,7 +163,8 @@ def learning_rate(schedule: Schedule, kind="cosine", epochs=None, factor=0.1, en
 
 
 def keep(class_names, trained: tf.keras.Model, folder: str):
-    """Writes what others read of a classifier: its backbone for Model Garden, the whole of it and its labels for `restored`."""
+    """Writes what others read of a classifier: its backbone for Model Garden, the whole of it and its labels for
+    `restored`."""
     save_backbone(trained.backbone, f"{folder}/backbone")
     tf.train.Checkpoint(model=trained).write(f"{folder}/classifier")
     with tf.io.gfile.GFile(f"{folder}/labels.txt", "w") as file:
@@ -183,7 +186,8 @@ def restored(config, folder: str):
     """
     if not tf.io.gfile.exists(f"{folder}/classifier.index"):
         raise FileNotFoundError(
-            f"a classifier is kept at the end of training, and in best/ at each better evaluation. Received {folder!r} without one."
+            "a classifier is kept at the end of training, and in best/ at each better evaluation. Received "
+            f"{folder!r} without one."
         )
     with tf.io.gfile.GFile(f"{folder}/labels.txt") as file:
         class_names = file.read().splitlines()

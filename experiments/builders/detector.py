@@ -30,7 +30,8 @@ from tf_pixpro.transfer.models.frozen import Frozen
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A kind of model: Model Garden's configuration of it, our builder of it, our task, and whether its encoder takes any size."""
+    """A kind of model: Model Garden's configuration of it, our builder of it, our task, and whether its encoder takes
+    any size."""
 
     params: type
     build: Callable
@@ -86,8 +87,8 @@ def experiment(session: sessions.Session) -> Run:
 
     The sections of its config, in data order: scenes: `drawn_records`, instead of records of one's own; train_data,
     validation_data: Model Garden's DataConfig; scores: annotation_file and kind, see
-    `tf_pixpro.transfer.average_precision`; norm_act: name, reach ('backbone' or 'all') and the layer's arguments; encoder:
-    name and the backbone's arguments; model: kind, the builder's own arguments (fcn) and Model Garden's model
+    `tf_pixpro.transfer.average_precision`; norm_act: name, reach ('backbone' or 'all') and the layer's arguments;
+    encoder: name and the backbone's arguments; model: kind, the builder's own arguments (fcn) and Model Garden's model
     configuration; losses: its losses; init: checkpoint of the encoder, '' for none; init_modules: what is read of it,
     ('backbone',) by default, with 'decoder' and 'head' after a pre-training with `pyramid`; freeze: `Frozen`, if the
     encoder does not learn; precise_norm_steps: see `precise_norm`; window: of `SegmentationTask`; schedule: `Schedule`;
@@ -172,13 +173,15 @@ def task_params(config, schedule):
     for name in ("train_data", "validation_data"):
         if not (params.as_dict()[name]["input_path"] or params.as_dict()[name]["tfds_name"]):
             raise ValueError(
-                f"config.{name}.input_path must name records, such as records/bccd/train-*. Received ''. Make them with "
+                f"config.{name}.input_path must name records, such as records/bccd/train-*. Received ''. "
+                "Make them with "
                 "python -m experiments.prepare."
             )
         labels = [int(label) for label in class_names(params.as_dict()[name]["input_path"])]
         if max(labels, default=0) >= params.model.num_classes:
             raise ValueError(
-                f"config.model.num_classes must be larger than every class number. Received {params.model.num_classes}, but the records "
+                "config.model.num_classes must be larger than every class number. Received "
+                f"{params.model.num_classes}, but the records "
                 f"of config.{name} have classes up to {max(labels)}. Pass {max(labels) + 1}."
             )
     return params
@@ -236,7 +239,8 @@ def optimizer(config, schedule):
 
 
 def precise_norm(config, task, experiment, strategy, trainer) -> list:
-    """The action that takes moving statistics anew before each evaluation, if `config.precise_norm_steps` says over how many batches."""
+    """The action that takes moving statistics anew before each evaluation, if `config.precise_norm_steps` says over how
+    many batches."""
     steps = config.get("precise_norm_steps", 0)
     if not steps:
         return []
@@ -282,7 +286,8 @@ def _check_records(section, patterns):
     missing = [pattern for pattern in patterns if pattern and not tf.io.gfile.glob(pattern)]
     if missing:
         raise FileNotFoundError(
-            f"config.{section}.input_path must name records that are there. Received {', '.join(missing)}, which matches no file, seen from "
+            f"config.{section}.input_path must name records that are there. Received {', '.join(missing)}, "
+            "which matches no file, seen from "
             f"{os.getcwd()}. Make them with python -m experiments.prepare, or pass their path."
         )
 

@@ -1,4 +1,5 @@
-"""Image synthesis from the sections of a config: generator, images, optimizers, scores, what a run keeps, the whole run."""
+"""Image synthesis from the sections of a config: generator, images, optimizers, scores, what a run keeps, the whole
+run."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ from tf_pixpro.views.augment import centre_view, denormalized, normalized
 def experiment(session: sessions.Session) -> Run:
     """A run of adversarial training.
 
-    The sections of its config, in data order, are the keyword arguments of: source: `data.source`; held_out: what changes
+    The sections of its config, in data order, are the keyword arguments of: source: `data.source`; held_out: what
+      changes
     of it for the images that generated ones are compared with; images: size (height = width, pixels) and flip
     (probability); norm_act: `tf_evonorm.layers.named.norm_act`; generator, discriminator: the functions of
     `tf_evonorm.biggan`; schedule: steps and batch (images per step over all replicas); optimizers: generator and
@@ -84,7 +86,8 @@ def networks(config: ConfigDict, num_classes: int) -> Adversaries:
 
 
 def actions(session: sessions.Session, task: AdversarialTask, settings: Any, num_classes: int, trainer: Any) -> list:
-    """What is done beside the steps: the stop at collapse, statistics of the average computed again, sample pictures."""
+    """What is done beside the steps: the stop at collapse, statistics of the average computed again, sample
+    pictures."""
     config, model, step = session.config, trainer.model, trainer.global_step
     every, steps = settings.trainer.validation_interval, config.schedule.steps
     folder = os.path.join(session.workdir, "pictures") if session.chief else None
@@ -96,7 +99,8 @@ def actions(session: sessions.Session, task: AdversarialTask, settings: Any, num
 
 
 def generator(config, num_classes: int) -> tf.keras.Model:
-    """The generator of a config, with new weights; layers that use the batch take that of all replicas unless told otherwise."""
+    """The generator of a config, with new weights; layers that use the batch take that of all replicas unless told
+    otherwise."""
     settings = {name: value for name, value in config.norm_act.items() if value is not None}
     if settings["name"].startswith(("bn_", "evonorm_b")):
         settings.setdefault("synchronized", True)
@@ -114,7 +118,8 @@ def optimizers(config):
 
 
 def batches(config, source, context=None, start_step: int = 0) -> tf.data.Dataset:
-    """What `AdversarialTask` trains on; latents and other labels depend, as the images do, on the seed and the running number alone."""
+    """What `AdversarialTask` trains on; latents and other labels depend, as the images do, on the seed and the running
+    number alone."""
     size, latent, classes = config.images.size, config.generator.get("latent", 128), len(source.class_names)
 
     def prepare(example, seed):
@@ -242,7 +247,8 @@ def restored(config, folder: str):
     """
     if not tf.io.gfile.exists(f"{folder}/generator.index"):
         raise FileNotFoundError(
-            f"a generator is kept at the end of training, and in best/ at each better evaluation. Received {folder!r} without one."
+            "a generator is kept at the end of training, and in best/ at each better evaluation. Received "
+            f"{folder!r} without one."
         )
     with tf.io.gfile.GFile(f"{folder}/labels.txt") as file:
         class_names = file.read().splitlines()
@@ -256,4 +262,5 @@ def export_synthesis(output: str, folder: str, config) -> str:
     kept, class_names = restored(config, folder)
     path = export_generator(kept, output, class_names)
     size = config.images.size
-    return f"{path}: signatures serving_default (latent, label) and sample (seed, label, truncation); {len(class_names)} classes, {size} pixels"
+    signatures = "signatures serving_default (latent, label) and sample (seed, label, truncation)"
+    return f"{path}: {signatures}; {len(class_names)} classes, {size} pixels"

@@ -59,8 +59,8 @@ def experiment(session: sessions.Session) -> Run:
 def pretext_model(config, steps: int) -> PixPro:
     """The model of a config, for a run of that many steps; new weights.
 
-    The section `model` names its kind, `pixpro` (the default) or `pixcontrast`; a section `instance` adds the term that it names, `byol`
-    or `simclr`; a section `pyramid` puts `tf_pixpro.transfer.models.pyramid.pyramid` on the encoder.
+    The section `model` names its kind, `pixpro` (the default) or `pixcontrast`; a section `instance` adds the term that
+    it names, `byol` or `simclr`; a section `pyramid` puts `tf_pixpro.transfer.models.pyramid.pyramid` on the encoder.
     """
     build, parts, settings = sessions.build, {}, {"name": "pixpro", **config.model}
     if settings.get("pixel_weight", 1.0):
@@ -97,7 +97,8 @@ def evaluation(config, schedule: Schedule, kind="knn", bank=None, queries=None, 
       config, schedule: of the run.
       kind: 'knn' or 'linear', a probe on labelled images; 'pretext', the pretext loss without training.
       bank: what is other than in `config.source` for the images to learn from; None as a value changes nothing.
-      queries: what is other than in the bank for the images to classify; of 'pretext' what is other than in `config.source`.
+      queries: what is other than in the bank for the images to classify; of 'pretext' what is other than in
+        `config.source`.
       bank_limit, query_limit: at most so many images.
 
     Returns:
@@ -110,7 +111,8 @@ def evaluation(config, schedule: Schedule, kind="knn", bank=None, queries=None, 
         sections.append({**sections[-1], **{key: value for key, value in (changed or {}).items() if value is not None}})
     if kind != "pretext" and sections[1] == sections[2]:
         raise ValueError(
-            "config.evaluation must classify other images than it learns from. Received one set for both. Put images into train/CLASS "
+            "config.evaluation must classify other images than it learns from. Received one set for both. "
+            "Put images into train/CLASS "
             "and val/CLASS and name them by bank.split=train and queries.split=val."
         )
     bank, queries = (

@@ -1,4 +1,5 @@
-"""Experiments, a folder for each program; `from experiments.configs import NAME` finds a config in whichever folder it is."""
+"""Experiments, a folder for each program; `from experiments.configs import NAME` finds a config in whichever folder it
+is."""
 
 import importlib
 import pathlib

@@ -1,7 +1,8 @@
-"""The demo: PixPro on synthetic scenes, then segmentation with few labels from the pre-trained encoder and from scratch.
+"""The demo: PixPro on synthetic scenes, then segmentation with few labels from the pre-trained encoder and from
+scratch.
 
-Expected (three seeds, 32 labelled scenes): mIoU of object and background 64.5 ± 4.0 from scratch, 72.1 ± 1.3 pre-trained.
-13 minutes of processor time, about 8 on two idle cores.
+Expected (three seeds, 32 labelled scenes): mIoU of object and background 64.5 ± 4.0 from scratch, 72.1 ± 1.3
+pre-trained. 13 minutes of processor time, about 8 on two idle cores.
 
 make demo
 python -m experiments.demo --workdir=workdir/demo
@@ -21,7 +22,8 @@ def get_config(variant=""):
     config.seed = 0
     config.deterministic = False
     config.source = {"path": "scenes", "num_examples": 1500}
-    # In the scenes colours are chance, so the views change them more than the recipe for photos does; small crops make short steps.
+    # In the scenes colours are chance, so the views change them more than the recipe for photos does; small crops make
+    # short steps.
     view = View(hue=0.5, saturation=0.8)
     config.views = {"size": (64, 64), "recipe": (view, view), "scale": (0.1, 0.6)}
     config.images = {"size": (64, 64), "recipe": "BYOL", "scale": (0.08, 1.0)}
@@ -36,7 +38,8 @@ def get_config(variant=""):
     config.pictures = 4
     config.trainer = {"steps_per_loop": 10, "checkpoint_epochs": 1.0, "evaluation_epochs": 1.0}
     config.runtime = {"distribution_strategy": "one_device", "num_gpus": -1}
-    # Steps of pre-training, whatever the number of images (the demo sets what is counted in epochs); scenes to learn segmentation from, scenes to score on, their side in pixels.
+    # Steps of pre-training, whatever the number of images (the demo sets what is counted in epochs); scenes to learn
+    # segmentation from, scenes to score on, their side in pixels.
     config.steps = 1000
     config.labels = {"scenes": 32, "held_out": 100, "size": 128}
     config.finetune = {"seeds": 3, "steps": 200, "batch": 8, "rate": 0.1}

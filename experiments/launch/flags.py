@@ -79,7 +79,8 @@ def is_expected(error: Exception) -> bool:
     """Whether an error comes from what the user gave, from the disk or from the data, and not from a bug.
 
     Expected are a `Mistake`, the stop at a non-finite loss, errors of the file system and of the images, and a
-    ValueError that a `raise` statement of this project raised: those are its checks of arguments. One of TensorFlow's is a bug.
+    ValueError that a `raise` statement of this project raised: those are its checks of arguments. One of TensorFlow's
+    is a bug.
     """
     if isinstance(error, (Mistake, FloatingPointError, OSError, *_OF_THE_SYSTEM)):
         return True

@@ -1,4 +1,5 @@
-"""Mistakes of the caller: each binary ends with one clear line and an exit code, no traceback, and nothing half-written."""
+"""Mistakes of the caller: each binary ends with one clear line and an exit code, no traceback, and nothing
+half-written."""
 
 import json
 import os
@@ -61,7 +62,9 @@ CASES = {
     f"classify {CIFAR}:smoke {RUN} --config.norm_act.name=evonorm_z9": r"evonorm_z9",
     f"classify {CIFAR}:smoke {RUN} --config.backbone.name=vgg": r"vgg",
     f"transfer {CELLS} {RUN} --config.train_data.input_path=": r"input_path",
-    f"transfer {CELLS} {RUN} --config.train_data.input_path=nowhere-*": r"nowhere-\*, which matches no file.*experiments\.prepare",
+    f"transfer {CELLS} {RUN} --config.train_data.input_path=nowhere-*": (
+        r"nowhere-\*, which matches no file.*experiments\.prepare"
+    ),
     f"transfer {CELLS}:smoke {RUN} --config.init=nowhere": r"nowhere",
     f"transfer {CELLS}:smoke {RUN} --config.norm_act.name=bn": r"'bn'",
     f"transfer {CELLS}:smoke {RUN} --mode=export": r"the folder of a run.*without config\.json",

@@ -1,4 +1,5 @@
-"""The classification binary: the recipes in their configs, a run that averages, resumes and is served, mistakes in one line."""
+"""The classification binary: the recipes in their configs, a run that averages, resumes and is served, mistakes in one
+line."""
 
 import importlib
 

@@ -1,4 +1,5 @@
-"""One dialect in configs: any backbone and any layer by name in every program, and configs recorded before it was one."""
+"""One dialect in configs: any backbone and any layer by name in every program, and configs recorded before it was
+one."""
 
 import pytest
 

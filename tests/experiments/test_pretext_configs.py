@@ -1,4 +1,5 @@
-"""Configs of the other pretext tasks: what each builds, its recipe, and that its smoke variant computes a loss and gradients."""
+"""Configs of the other pretext tasks: what each builds, its recipe, and that its smoke variant computes a loss and
+gradients."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
-"""The pre-training binary: the authors' recipe in its config, mistakes in one line, a whole run, and kill -9 in the middle of one."""
+"""The pre-training binary: the authors' recipe in its config, mistakes in one line, a whole run, and kill -9 in the
+middle of one."""
 
 import os
 import pathlib

@@ -1,4 +1,5 @@
-"""The synthesis binary: its recipes, pictures and SavedModel; a run that is judged by a classifier, resumed and served."""
+"""The synthesis binary: its recipes, pictures and SavedModel; a run that is judged by a classifier, resumed and
+served."""
 
 import importlib
 import subprocess
@@ -33,7 +34,8 @@ def small_generator():
 
 
 def test_the_recipe_for_imagenet():
-    """As far as BigGAN's paper is known: batch 2048, Adam without momentum, two discriminator steps, averages of 0.9999."""
+    """As far as BigGAN's paper is known: batch 2048, Adam without momentum, two discriminator steps, averages of
+    0.9999."""
     config = config_of("biggan_deep_128_imagenet")
     assert (config.schedule.batch, config.training.discriminator_steps, config.training.average_decay) == (
         2048,
@@ -96,7 +98,9 @@ ALONE = """
 import sys, numpy as np, tensorflow as tf
 served = tf.saved_model.load(sys.argv[1])
 sample = served.signatures["sample"]
-draw = lambda seed, count, t: sample(seed=tf.constant(seed, tf.int64), label=tf.zeros([count], tf.int64), truncation=tf.constant(t))
+def draw(seed, count, truncation):
+    labels = tf.zeros([count], tf.int64)
+    return sample(seed=tf.constant(seed, tf.int64), label=labels, truncation=tf.constant(truncation))
 np.save(sys.argv[2], draw(3, 4, 1.0)["images"])
 assert not [name for name in sys.modules if name.split(".")[0] in ("tf_evonorm", "tf_pixpro", "experiments")]
 """

@@ -1,4 +1,5 @@
-"""The transfer binary: every config is the protocol it names, mistakes in one line, each kind trains, is scored, saved, gone on with, served."""
+"""The transfer binary: every config is the protocol it names, mistakes in one line, each kind trains, is scored, saved,
+gone on with, served."""
 
 import importlib
 import json
@@ -209,7 +210,8 @@ print(sorted(name for name in sys.modules if name.split(".")[0] in ours))
 
 @pytest.mark.slow
 def test_the_chain(tmp_path):
-    """Pre-training leaves a backbone, transfer reads it whole, learns, is exported, and another process says the same without us."""
+    """Pre-training leaves a backbone, transfer reads it whole, learns, is exported, and another process says the same
+    without us."""
     pretraining = pixpro_r18_photos.get_config("smoke")
     pretrained, _ = pretrain.main(session.Session(pretraining, str(tmp_path / "pretrain"), "train"))
     config = camvid_fcn_r18.get_config("smoke")

@@ -35,8 +35,9 @@ def scored(generator, discriminator, training=True):
 @slow
 @pytest.mark.parametrize("resolution, count, released", [(128, 50244484, 50.4), (256, 55736708, 55.9)])
 def test_parameters_of_the_generator(monkeypatch, resolution, count, released):
-    """50,244,484: asserted in compare_gan's resnet_biggan_deep_test.py. 50.4 and 55.9 million: the released modules, whose last
-    convolution has 128 channels of which three are used; counted in the README of huggingface/pytorch-pretrained-BigGAN."""
+    """50,244,484: asserted in compare_gan's resnet_biggan_deep_test.py. 50.4 and 55.9 million: the released modules,
+    whose last convolution has 128 channels of which three are used; counted in the README of
+    huggingface/pytorch-pretrained-BigGAN."""
     monkeypatch.setattr(
         tf.keras.initializers.Orthogonal, "__call__", lambda _, shape, dtype=None: tf.zeros(shape, dtype)
     )

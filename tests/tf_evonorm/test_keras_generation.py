@@ -1,4 +1,5 @@
-"""A layer of one Keras is refused by models of the other, and says what to set; each process knows one answer, so each asks its own."""
+"""A layer of one Keras is refused by models of the other, and says what to set; each process knows one answer, so each
+asks its own."""
 
 import os
 import subprocess

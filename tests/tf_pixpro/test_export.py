@@ -110,7 +110,8 @@ def test_grey_palette_and_animated_files(saved):
 
 
 def test_a_fresh_process_without_the_packages_gives_the_same(trained, tmp_path):
-    """The whole chain: a step of pre-training -> backbone checkpoint -> a new encoder -> SavedModel -> another process."""
+    """The whole chain: a step of pre-training -> backbone checkpoint -> a new encoder -> SavedModel -> another
+    process."""
     other = encoder(seed=1)
     load_backbone(other, save_backbone(trained.encoder, str(tmp_path / "backbone")))
     export_encoder(other, str(tmp_path / "saved_model"), image_size=(64, 64))
@@ -124,7 +125,8 @@ def test_a_fresh_process_without_the_packages_gives_the_same(trained, tmp_path):
         served = tf.saved_model.load(sys.argv[1] + "/saved_model").signatures["serving_default"]
         features = served(image_bytes=tf.constant([open(sys.argv[1] + "/image.png", "rb").read()]))
         found = [name for name in sys.modules if name.split(".")[0] in packages and sys.modules[name]]
-        print(json.dumps({"found": found, "features": {key: value.numpy().tolist() for key, value in features.items()}}))
+        lists = {key: value.numpy().tolist() for key, value in features.items()}
+        print(json.dumps({"found": found, "features": lists}))
     """
     run = subprocess.run(
         [sys.executable, "-I", "-c", textwrap.dedent(program), str(tmp_path)],

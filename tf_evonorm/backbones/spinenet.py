@@ -191,7 +191,8 @@ def _check(variant, stem, min_level, max_level, input_size):
         raise ValueError(f"stem must be 'imagenet' or 'small'. Received stem={stem!r}. Pass one of the two.")
     if not 2 <= min_level <= max_level <= 7:
         raise ValueError(
-            f"levels must satisfy 2 <= min_level <= max_level <= 7. Received {min_level} and {max_level}. Pass such as 3 and 7."
+            f"levels must satisfy 2 <= min_level <= max_level <= 7. Received {min_level} and {max_level}. "
+            "Pass such as 3 and 7."
         )
     divisor = 128 if stem == "imagenet" else 32
     if any(side is not None and side % divisor for side in input_size[:2]):

@@ -1,4 +1,5 @@
-"""The layers that EvoNorm is compared with: batch, group, layer and filter response normalization, each with activation."""
+"""The layers that EvoNorm is compared with: batch, group, layer and filter response normalization, each with
+activation."""
 
 from __future__ import annotations
 

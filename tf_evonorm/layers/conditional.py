@@ -1,4 +1,5 @@
-"""Layers of a class-conditional generator: normalization whose gamma and beta follow a condition, and spectral normalization."""
+"""Layers of a class-conditional generator: normalization whose gamma and beta follow a condition, and spectral
+normalization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The one table from names to layers that normalize and activate, for configs and flags: `--config.norm_act.name=evonorm_s0`."""
+"""The one table from names to layers that normalize and activate, for configs and flags:
+`--config.norm_act.name=evonorm_s0`."""
 
 from __future__ import annotations
 

@@ -127,7 +127,8 @@ class NormAct(OneGeneration):
         shape = tuple(input_shape)
         if len(shape) < 2:
             raise ValueError(
-                f"inputs must have at least two axes, batch and channels. Received input shape {shape}. Add the missing one."
+                f"inputs must have at least two axes, batch and channels. Received input shape {shape}. Add "
+                "the missing one."
             )
         if self.axis not in (-1, 1, len(shape) - 1):
             raise ValueError(
@@ -158,7 +159,8 @@ class NormAct(OneGeneration):
         return self.add_weight(name=name, initializer=initializer, **self._vector(), **follows_batches())
 
     def move(self, variable: tf.Variable, value: tf.Tensor, values: tf.Tensor, momentum: float) -> None:
-        """Moves a statistic towards that of a batch, which counts only if it has values: the last replica may be empty."""
+        """Moves a statistic towards that of a batch, which counts only if it has values: the last replica may be
+        empty."""
         moved = momentum * variable + (1 - momentum) * tf.stop_gradient(value)
         variable.assign(tf.where(values > 0, moved, tf.convert_to_tensor(variable)))
 

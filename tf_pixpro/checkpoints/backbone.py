@@ -1,4 +1,5 @@
-"""Encoders in and out of checkpoints: what Model Garden's tasks read as a backbone, and what a training run leaves behind."""
+"""Encoders in and out of checkpoints: what Model Garden's tasks read as a backbone, and what a training run leaves
+behind."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from tf_evonorm.keras_generation import layered
 
-# Where an encoder may lie in a checkpoint: a backbone file, a training run, a checkpoint of a model or of a Model Garden model.
-# A pyramid in the place of the encoder holds it as its own backbone; a frozen backbone holds it as its encoder.
+# Where an encoder may lie in a checkpoint: a backbone file, a training run, a checkpoint of a model or of a Model
+# Garden model. A pyramid in the place of the encoder holds it as its own backbone; a frozen backbone holds it as its
+# encoder.
 _PLACES = (
     ("backbone",),
     ("model", "encoder", "backbone"),
@@ -29,8 +31,9 @@ def save_backbone(encoder: tf.keras.Model, path: str) -> str:
     """Writes an encoder as the checkpoint that Model Garden reads with `init_checkpoint_modules='backbone'`.
 
     Args:
-      encoder: a built `tf.keras.Model`, usually `PixPro(...).encoder`. One of several parts (`tf_pixpro.transfer.models.pyramid`) is written
-        part by part, as its `checkpoint_items` says: `backbone`, `decoder`, `head`.
+      encoder: a built `tf.keras.Model`, usually `PixPro(...).encoder`. One of several parts
+        (`tf_pixpro.transfer.models.pyramid`) is written part by part, as its `checkpoint_items` says: `backbone`,
+        `decoder`, `head`.
       path: prefix of the files, `PATH.index` and `PATH.data-*`. Existing files of that name are replaced.
 
     Returns:
@@ -52,20 +55,22 @@ def save_backbone(encoder: tf.keras.Model, path: str) -> str:
 def load_backbone(encoder: tf.keras.Model, path: str) -> str:
     """Fills an encoder from a checkpoint: all of it, or an error that names what does not fit and leaves it untouched.
 
-    Variables are compared by place, shape and dtype before the first is read. Layers are matched by their order, as Model Garden
-    does, so their names may differ.
+    Variables are compared by place, shape and dtype before the first is read. Layers are matched by their order, as
+    Model Garden does, so their names may differ.
 
     Args:
       encoder: a built `tf.keras.Model`.
-      path: a checkpoint, or a folder whose latest one is taken. The encoder may lie in it as `backbone` (`save_backbone`), as
-        `model/encoder` (a training run), as `encoder` (`tf.train.Checkpoint` of a PixPro) or as `model/backbone`.
+      path: a checkpoint, or a folder whose latest one is taken. The encoder may lie in it as `backbone`
+        (`save_backbone`), as `model/encoder` (a training run), as `encoder` (`tf.train.Checkpoint` of a PixPro) or as
+        `model/backbone`.
 
     Returns:
       The path of the checkpoint that was read.
 
     Raises:
       FileNotFoundError: if there is no checkpoint at `path`.
-      ValueError: if `encoder` is no built encoder, the file is damaged, holds no encoder, or its variables are not the encoder's.
+      ValueError: if `encoder` is no built encoder, the file is damaged, holds no encoder, or its variables are not the
+        encoder's.
     """
     _check_encoder(encoder)
     path = _checkpoint(os.fspath(path))
@@ -135,7 +140,8 @@ def _checkpoint(path):
 
 
 def _variables(path):
-    """Key -> (name, shape, dtype) of every variable of a checkpoint, each read once so that damage shows before it is used."""
+    """Key -> (name, shape, dtype) of every variable of a checkpoint, each read once so that damage shows before it is
+    used."""
     try:
         reader = tf.train.load_checkpoint(path)
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
@@ -172,7 +178,8 @@ def _compare(expected, stored, path):
     faults = min(faults, _faults(*by_name) or faults, key=len)
     rest = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
     raise ValueError(
-        f"the checkpoint must hold exactly the encoder's variables. {path!r} does not: {'; '.join(faults[:_SHOWN])}{rest}. "
+        f"the checkpoint must hold exactly the encoder's variables. {path!r} does not: "
+        f"{'; '.join(faults[:_SHOWN])}{rest}. "
         "Build the encoder with the options that it was trained with."
     )
 

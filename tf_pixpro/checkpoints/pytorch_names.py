@@ -1,4 +1,5 @@
-"""The authors' checkpoints and our models: the same weights under their names and in their axis order, optimizer buffers too."""
+"""The authors' checkpoints and our models: the same weights under their names and in their axis order, optimizer
+buffers too."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ def names(model: tf.keras.Model) -> dict[str, tf.Variable]:
     """Names in the authors' state dict (without `module.`), in its order, and the variables of a pretext model.
 
     Args:
-      model: a `PixPro` on a ResNet of `tf_evonorm.backbones.resnet`, whose layers bear the authors' names; its instance term, if any,
-        a `BYOL`.
+      model: a `PixPro` on a ResNet of `tf_evonorm.backbones.resnet`, whose layers bear the authors' names; its instance
+        term, if any, a `BYOL`.
 
     Raises:
       ValueError: if the authors' code has no such model.
@@ -40,7 +41,8 @@ def names(model: tf.keras.Model) -> dict[str, tf.Variable]:
     theirs = model.instance is None or hasattr(model.instance, "prediction")
     if not theirs or not hasattr(model.propagation, "value"):
         raise ValueError(
-            "the authors' code has pixel propagation, alone or with the BYOL-like term. Received a model of another kind. "
+            "the authors' code has pixel propagation, alone or with the BYOL-like term. Received a model of "
+            "another kind. "
             "Save its encoder with save_backbone."
         )
     layers = _encoder_layers("encoder.", model.encoder)
@@ -66,7 +68,8 @@ def encoder_names(encoder: tf.keras.Model) -> dict[str, tf.Variable]:
 
 
 def stripped(state: dict) -> dict[str, np.ndarray]:
-    """A state dict without the prefix of data-parallel training and without counts of batches, which nothing here needs."""
+    """A state dict without the prefix of data-parallel training and without counts of batches, which nothing here
+    needs."""
     state = {name.removeprefix("module."): value for name, value in state.items()}
     return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
@@ -131,7 +134,8 @@ def model_arguments(state: dict) -> dict[str, dict]:
 
 
 def load(named: dict, state: dict) -> None:
-    """Gives variables the values of a state dict: all of them, or an error that names what does not fit and changes nothing.
+    """Gives variables the values of a state dict: all of them, or an error that names what does not fit and changes
+    nothing.
 
     Args:
       named: from `names` or `encoder_names`.
@@ -173,7 +177,8 @@ def state(model: tf.keras.Model, batches: int = 0) -> dict[str, np.ndarray]:
 
 
 def optimized(model: tf.keras.Model) -> list[str]:
-    """Names of the trained weights in the order of the authors' optimizer: first those of one axis, which are not decayed."""
+    """Names of the trained weights in the order of the authors' optimizer: first those of one axis, which are not
+    decayed."""
     followers = ("encoder_k.", "projector_k.", "projector_instance_k.")
     learned = {n: v for n, v in names(model).items() if not n.startswith(followers) and "running" not in n}
     return [n for flat in (True, False) for n, v in learned.items() if (len(v.shape) == 1) == flat]

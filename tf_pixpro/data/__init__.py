@@ -1,4 +1,5 @@
-"""Sources of images and the batches made of them: folders, zips, TFRecords, TFDS and synthetic scenes, all through tf.data."""
+"""Sources of images and the batches made of them: folders, zips, TFRecords, TFDS and synthetic scenes, all through
+tf.data."""
 
 from tf_pixpro.data.datasets import check_labels, labelled_dataset, pretrain_dataset, training_dataset
 from tf_pixpro.data.sources import Source, source, with_classes

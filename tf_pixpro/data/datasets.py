@@ -1,7 +1,9 @@
-"""Where images come from, and how they become batches: folders, zips, TFRecords, TFDS and synthetic scenes, all through tf.data.
+"""Where images come from, and how they become batches: folders, zips, TFRecords, TFDS and synthetic scenes, all through
+tf.data.
 
-The order of the images and what is done to each depend only on the seed and on the running number of the example, so that several
-replicas or workers see together what one would see, and a run that starts again at step k goes on with batch k.
+The order of the images and what is done to each depend only on the seed and on the running number of the example, so
+that several replicas or workers see together what one would see, and a run that starts again at step k goes on with
+batch k.
 """
 
 from __future__ import annotations
@@ -42,13 +44,15 @@ def pretrain_dataset(
       global_batch: images per step over all replicas.
       seed: of order and augmentation.
       recipe: see `tf_pixpro.views.augment.two_views`.
-      input_context: of the strategy; this pipeline then gives its own part of each global batch, in batches of one replica.
-      start_step: step whose batch comes first. Where images can be picked (folder, zip, scenes) this costs nothing; TFRecords and
-        TFDS read over the skipped records without decoding them.
-      max_bad_share: share of images that may fail to decode. Each is logged by name, counted, and replaced by another image. A single
-        bad file is let pass, unless this is 0.
+      input_context: of the strategy; this pipeline then gives its own part of each global batch, in batches of one
+        replica.
+      start_step: step whose batch comes first. Where images can be picked (folder, zip, scenes) this costs nothing;
+        TFRecords and TFDS read over the skipped records without decoding them.
+      max_bad_share: share of images that may fail to decode. Each is logged by name, counted, and replaced by another
+        image. A single bad file is let pass, unless this is 0.
       exif, bits: see `tf_pixpro.views.augment.two_views`.
-      **changes: of the recipe: scale, ratio, vertical_flip or any other attribute of `tf_pixpro.views.augment.View`, for both views.
+      **changes: of the recipe: scale, ratio, vertical_flip or any other attribute of `tf_pixpro.views.augment.View`,
+        for both views.
 
     Returns:
       Dataset of {'view1', 'view2': [b, H, W, 3] float32, 'box1', 'box2': [b, 4] float32}, static shapes.
@@ -56,7 +60,8 @@ def pretrain_dataset(
     Raises:
       ValueError: if the global batch does not divide over the replicas, or an argument is out of its range.
       TypeError: if `changes` names what a view does not have.
-      tf.errors.InvalidArgumentError: while running, when more than max_bad_share of the images so far could not be decoded.
+      tf.errors.InvalidArgumentError: while running, when more than max_bad_share of the images so far could not be
+        decoded.
     """
     _check_size(size)
     pair = recipe_views(recipe, **changes)
@@ -160,7 +165,8 @@ def labelled_dataset(
 
     Raises:
       ValueError: if the source has no labels.
-      tf.errors.InvalidArgumentError: while running, when more than max_bad_share of the images so far could not be decoded.
+      tf.errors.InvalidArgumentError: while running, when more than max_bad_share of the images so far could not be
+        decoded.
     """
     _check_size(size)
     check_labels(source)
@@ -201,7 +207,8 @@ def check_labels(source: Source, class_names: Optional[tuple[str, ...]] = None) 
     if class_names is not None and tuple(class_names) != source.class_names:
         only = sorted({*class_names} ^ {*source.class_names})
         raise Mistake(
-            f"both sets must have the same classes, since labels are numbers of names. Received {len(class_names)} and, in "
+            "both sets must have the same classes, since labels are numbers of names. Received "
+            f"{len(class_names)} and, in "
             f"{source.name}, {len(source.class_names)}; only one of them has {', '.join(only[:5])}. "
             "Give each class an image in both, or use `with_classes`."
         )
@@ -265,7 +272,8 @@ def _none_yet(source):
 class _Failures:
     """Images that could not be decoded: counted, named in the log, and too many of them an error.
 
-    Files have names of their own, and one that is read again in the next epoch is no second one. Records have none: each reading counts.
+    Files have names of their own, and one that is read again in the next epoch is no second one. Records have none:
+      each reading counts.
     """
 
     def __init__(self, max_share: float, source: Source, shuffled: bool):
@@ -321,7 +329,8 @@ class _Failures:
     def _allowed(self, known):
         """How many bad images may have been found among `known`, from the first batch on.
 
-        No more than the share of the whole source: files count once, so that a small set is judged by its size, not by the batches
+        No more than the share of the whole source: files count once, so that a small set is judged by its size, not by
+          the batches
         of many epochs. And, in a random order, no more than chance could show so early: five standard deviations.
         """
         if self.max_share == 0:

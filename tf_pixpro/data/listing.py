@@ -1,8 +1,8 @@
 """Which files of a folder or zip are images, of which split and class: names in, names and labels out, no pixels.
 
 The class of an image is the folder that holds it. A split is a folder at the top of the source, such as
-train/CLASS/NAME.jpg, or below folders that all images share. Hidden files and folders, and those that systems and tools leave behind
-(`._NAME.jpg`, `.ipynb_checkpoints`, `__MACOSX`, `@eaDir`, `$RECYCLE.BIN`, `Thumbs.db`), never count.
+train/CLASS/NAME.jpg, or below folders that all images share. Hidden files and folders, and those that systems and tools
+leave behind (`._NAME.jpg`, `.ipynb_checkpoints`, `__MACOSX`, `@eaDir`, `$RECYCLE.BIN`, `Thumbs.db`), never count.
 """
 
 from __future__ import annotations

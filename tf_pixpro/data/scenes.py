@@ -1,8 +1,9 @@
 """Synthetic scenes: textured objects on textured backgrounds, with classes, boxes, instance masks and a semantic map.
 
-A world in which a dense representation is worth learning, and that needs no download. An object's class is a pair (shape, texture),
-and neither alone decides: classes share shapes, and share textures, with each other and with the background. Colours, lighting, scale,
-rotation, place and occlusion are chance and say nothing about the class. Pure NumPy, everything from (seed, index).
+A world in which a dense representation is worth learning, and that needs no download. An object's class is a pair
+(shape, texture), and neither alone decides: classes share shapes, and share textures, with each other and with the
+background. Colours, lighting, scale, rotation, place and occlusion are chance and say nothing about the class. Pure
+NumPy, everything from (seed, index).
 """
 
 import dataclasses
@@ -111,7 +112,8 @@ def _turned(x, y, angle):
 
 
 def _outside(shape, x, y, radius):
-    """Signed distance in pixels from the outline (nearly, at corners), negative inside; the shape lies in a circle of `radius`."""
+    """Signed distance in pixels from the outline (nearly, at corners), negative inside; the shape lies in a circle of
+    `radius`."""
     if shape == "disc":
         return np.hypot(x, y) - 0.9 * radius
     if shape == "ring":

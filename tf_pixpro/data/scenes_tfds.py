@@ -1,4 +1,5 @@
-"""The synthetic scenes as a TFDS data set, `synthetic_scenes`, for whatever reads TFDS. Importing this file registers it."""
+"""The synthetic scenes as a TFDS data set, `synthetic_scenes`, for whatever reads TFDS. Importing this file registers
+it."""
 
 import dataclasses
 
@@ -27,10 +28,12 @@ class ScenesConfig(tfds.core.BuilderConfig):
 
 
 class SyntheticScenes(tfds.core.GeneratorBasedBuilder):
-    """Textured objects on textured backgrounds; see `tf_pixpro.data.scenes`. Drawn on this machine: nothing is downloaded.
+    """Textured objects on textured backgrounds; see `tf_pixpro.data.scenes`. Drawn on this machine: nothing is
+    downloaded.
 
-    An example is {'image': [H, W, 3] uint8, 'label': class of the largest object (0 ... 7), 'segmentation': [H, W, 1] uint8 (0 is
-    background, else class + 1), 'objects': {'bbox', 'label', 'mask': [N, H, W, 1] uint8, 255 where the object is seen}}.
+    An example is {'image': [H, W, 3] uint8, 'label': class of the largest object (0 ... 7), 'segmentation': [H, W, 1]
+    uint8 (0 is background, else class + 1), 'objects': {'bbox', 'label', 'mask': [N, H, W, 1] uint8, 255 where the
+    object is seen}}.
     """
 
     code_path = epath.Path(
@@ -43,7 +46,7 @@ class SyntheticScenes(tfds.core.GeneratorBasedBuilder):
         size = self.builder_config.size
         features = tfds.features
         return self.dataset_info_from_configs(
-            description="Textured objects on textured backgrounds, with classes, boxes, instance masks and a semantic map.",
+            description="Textured objects on textured backgrounds: classes, boxes, instance masks and a semantic map.",
             features=features.FeaturesDict(
                 {
                     "image": features.Image(shape=(*size, 3), encoding_format="png"),

@@ -1,4 +1,5 @@
-"""Sources of encoded images: a folder, a zip, TFRecords, a TFDS data set, synthetic scenes. Each is checked before it is used."""
+"""Sources of encoded images: a folder, a zip, TFRecords, a TFDS data set, synthetic scenes. Each is checked before it
+is used."""
 
 from __future__ import annotations
 
@@ -29,14 +30,16 @@ _SCENE_BYTES = 2**28
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Encoded images with names and, where known, classes. An example is {'bytes': string, 'label': int64 (-1 unknown), 'name': string}.
+    """Encoded images with names and, where known, classes. An example is {'bytes': string, 'label': int64 (-1 unknown),
+    'name': string}.
 
     Attributes:
       name: for messages.
       num_examples: how many there are.
       class_names: empty without labels.
       read: int64 index -> example, where images can be picked; else None.
-      stream: seed or None -> dataset of all examples once, shuffled by the seed, where they only come in a row; else None.
+      stream: seed or None -> dataset of all examples once, shuffled by the seed, where they only come in a row; else
+        None.
       unreadable: names of files that were found to be no images when the source was made.
     """
 
@@ -54,18 +57,19 @@ def source(
     """Makes a source out of a path or name.
 
     Args:
-      path: a folder or a .zip of images (see `tf_pixpro.data.listing`; the folder that holds a file is its class); TFRecords,
-        by name or pattern, plain or compressed, with Model Garden's keys `image/encoded`, `image/class/label`;
-        'tfds:NAME'; or 'scenes'.
-      split: of a folder or zip: only files below the folder of this name at the top of the source, such as 'train', or below a
-        path such as 'images/train'; of TFDS: its split (default 'train').
+      path: a folder or a .zip of images (see `tf_pixpro.data.listing`; the folder that holds a file is its class);
+        TFRecords, by name or pattern, plain or compressed, with Model Garden's keys `image/encoded`,
+        `image/class/label`; 'tfds:NAME'; or 'scenes'.
+      split: of a folder or zip: only files below the folder of this name at the top of the source, such as 'train', or
+        below a path such as 'images/train'; of TFDS: its split (default 'train').
       num_examples: number of records, which otherwise are counted once; of scenes: how many (default 2000).
       min_side: least height and width in pixels; a sample of the files is looked at.
       **options: of TFDS: data_dir; of scenes: seed, size.
 
     Raises:
       FileNotFoundError: if there is nothing at the path.
-      Mistake: if it holds no images, wrong keys, files that are no images, images that are too small, or an option is unknown.
+      Mistake: if it holds no images, wrong keys, files that are no images, images that are too small, or an option is
+        unknown.
     """
     path = os.fspath(path)
     if path == "scenes":
@@ -74,7 +78,8 @@ def source(
         return tfds(path.removeprefix("tfds:"), split or "train", **options)
     if options:
         raise Mistake(
-            f"a source of files has no options {sorted(options)}. Received path={path!r}. Leave them out, and the variant "
+            f"a source of files has no options {sorted(options)}. Received path={path!r}. Leave them out, "
+            "and the variant "
             "`smoke` of a config, which draws its own images."
         )
     if os.path.isdir(path):
@@ -173,18 +178,21 @@ def _check_members(path, members):
     for info in members:
         if info.flag_bits & 1:
             raise Mistake(
-                f"a zip must not be encrypted. Received {path!r}, whose {info.filename} needs a password. Unpack it into a folder."
+                f"a zip must not be encrypted. Received {path!r}, whose {info.filename} needs a password. "
+                "Unpack it into a folder."
             )
         if info.compress_type not in _METHODS:
             name = zipfile.compressor_names.get(info.compress_type, f"method {info.compress_type}")
             raise Mistake(
-                f"a zip must be stored, deflated or packed by bzip2 or lzma. Received {path!r}, whose {info.filename} is packed by "
+                f"a zip must be stored, deflated or packed by bzip2 or lzma. Received {path!r}, whose "
+                f"{info.filename} is packed by "
                 f"{name}. Unpack it into a folder, or pack it anew."
             )
 
 
 def tfrecords(pattern: str, num_examples: Optional[int] = None) -> Source:
-    """Records with Model Garden's ImageNet keys; see `source`. Labels are kept as they are; those that are no number are ignored."""
+    """Records with Model Garden's ImageNet keys; see `source`. Labels are kept as they are; those that are no number
+    are ignored."""
     files = record_files(pattern)
     if not files:
         raise FileNotFoundError(f"TFRecords are needed. Received {pattern!r}, which matches no file.")
@@ -192,7 +200,8 @@ def tfrecords(pattern: str, num_examples: Optional[int] = None) -> Source:
     features = tf.train.Example.FromString(first).features.feature
     if "image/encoded" not in features:
         raise Mistake(
-            f"records need the key 'image/encoded'. Received {files[0]!r} with {', '.join(sorted(features)) or 'no keys'}."
+            f"records need the key 'image/encoded'. Received {files[0]!r} with "
+            f"{', '.join(sorted(features)) or 'no keys'}."
         )
     keys = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
     stored = features.get("image/class/label")
@@ -222,7 +231,8 @@ def tfrecords(pattern: str, num_examples: Optional[int] = None) -> Source:
 
 
 def record_files(pattern: str) -> list[str]:
-    """Files of a name or pattern (`*`, `?`, `[...]` in the last part of it), sorted; brackets in a folder's name stand for themselves."""
+    """Files of a name or pattern (`*`, `?`, `[...]` in the last part of it), sorted; brackets in a folder's name stand
+    for themselves."""
     if os.path.isfile(pattern):
         return [pattern]
     directory, name = os.path.split(pattern)
@@ -292,7 +302,8 @@ def tfds(name: str, split: str = "train", data_dir: Optional[str] = None) -> Sou
 
 
 def scenes(num_examples: int = 2000, seed: int = 0, size: tuple[int, int] = (128, 128)) -> Source:
-    """Synthetic scenes, drawn when first asked for; the label is the class of the largest object. See `tf_pixpro.data.scenes`."""
+    """Synthetic scenes, drawn when first asked for; the label is the class of the largest object. See
+    `tf_pixpro.data.scenes`."""
     from PIL import Image
 
     from tf_pixpro.data.scenes import CLASS_NAMES, scene
@@ -336,7 +347,8 @@ def _check(path, names, read, min_side):
         )
     if huge:
         tf.get_logger().warning(
-            "%d of %d images looked at have more than %d million pixels and take 3 bytes of memory for each while they are "
+            "%d of %d images looked at have more than %d million pixels and take 3 bytes of memory for each "
+            "while they are "
             "decoded, such as %s. Make them smaller if memory is short.",
             len(huge), len(looked), MAX_PIXELS // 10**6, huge[0],
         )  # fmt: skip

@@ -12,7 +12,8 @@ class LARS(tf.keras.optimizers.SGD):
     """Layer-wise adaptive rate scaling over SGD with momentum.
 
     For weights of two or more axes the gradient `g` becomes `g + weight_decay * w` and is then scaled by
-    `trust_coefficient * |w| / (|g| + epsilon)` if both norms are positive. Weights of one axis (biases, gamma, beta, v) are neither decayed
+    `trust_coefficient * |w| / (|g| + epsilon)` if both norms are positive. Weights of one axis (biases, gamma, beta, v)
+    are neither decayed
     nor scaled. For all: `buffer = momentum * buffer + g`, `w -= learning_rate * buffer`.
 
     Args:
@@ -25,7 +26,8 @@ class LARS(tf.keras.optimizers.SGD):
     Raises:
       ValueError: if momentum, weight_decay or trust_coefficient is out of its range.
 
-    Source: You et al., arXiv 1708.03888, as in the authors' `contrast/lars.py`: the learning rate stays outside the buffer, unlike
+    Source: You et al., arXiv 1708.03888, as in the authors' `contrast/lars.py`: the learning rate stays outside the
+      buffer, unlike
     SimCLR's LARS, so the two differ whenever the rate changes.
     """
 
@@ -45,7 +47,8 @@ class LARS(tf.keras.optimizers.SGD):
             raise ValueError(f"weight_decay must be 0 or more. Received weight_decay={weight_decay}. Pass 0. for none.")
         if not trust_coefficient > 0:
             raise ValueError(f"trust_coefficient must be positive. Received trust_coefficient={trust_coefficient}.")
-        # SGD brings the rate, the buffers and their checkpoints. Its own `weight_decay` is the decoupled kind and stays off.
+        # SGD brings the rate, the buffers and their checkpoints. Its own `weight_decay` is the decoupled kind and stays
+        # off.
         super().__init__(learning_rate, momentum=momentum, name=name, **kwargs)
         self.decay = weight_decay
         self.trust_coefficient = trust_coefficient

@@ -44,9 +44,10 @@ class WarmupCosine(_Warmup):
     Raises:
       ValueError: if steps is not larger than warmup_steps.
 
-    Source: the authors' `contrast/lr_scheduler.py` (paper, section 4: cosine, 5 epochs of warm-up). A step counts from 0.
-    Keras' `CosineDecay(warmup_target=peak)` differs by 7.5e-8 of the peak, which at the end of a run is 2.6e-5 of the rate, more than
-    the golden vectors allow.
+    Source: the authors' `contrast/lr_scheduler.py` (paper, section 4: cosine, 5 epochs of warm-up). A step counts from
+      0.
+    Keras' `CosineDecay(warmup_target=peak)` differs by 7.5e-8 of the peak, which at the end of a run is 2.6e-5 of the
+    rate, more than the golden vectors allow.
     """
 
     def __init__(self, peak: float, steps: int, warmup_steps: int = 0, warmup_factor: float = 100.0, end: float = 1e-6):

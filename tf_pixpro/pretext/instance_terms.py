@@ -53,9 +53,11 @@ class _InstanceTerm(tf.keras.layers.Layer):
 
 @tf.keras.utils.register_keras_serializable("tf_pixpro")
 class BYOL(_InstanceTerm):
-    """The instance term of the authors' code: a prediction of one view equals the momentum branch's vector of the other.
+    """The instance term of the authors' code: a prediction of one view equals the momentum branch's vector of the
+    other.
 
-    With u(x) = x / |x|: query u(mean of prediction(projection(features))), target u(mean of momentum projection(features)), loss
+    With u(x) = x / |x|: query u(mean of prediction(projection(features))), target u(mean of momentum
+    projection(features)), loss
     -2 query . target, the means over all cells.
 
     Args:
@@ -70,8 +72,10 @@ class BYOL(_InstanceTerm):
     Raises:
       ValueError: if hidden or features is not positive.
 
-    Source: the authors' `contrast/models/PixPro.py` with `--pixpro-ins-loss-weight`. There a fixed 7x7 average ties it to views of 224
-    pixels; here the mean is over any map. Heads come before the mean, unlike BYOL (arXiv 2006.07733), which averages first.
+    Source: the authors' `contrast/models/PixPro.py` with `--pixpro-ins-loss-weight`. There a fixed 7x7 average ties it
+      to views of 224
+    pixels; here the mean is over any map. Heads come before the mean, unlike BYOL (arXiv 2006.07733), which averages
+    first.
     """
 
     def __init__(
@@ -121,7 +125,8 @@ class SimCLR(_InstanceTerm):
     Raises:
       ValueError: if temperature, hidden or features is not positive.
 
-    Source: PixPro section 3.3 (weight 1 beside the pixel term); the authors' released code has `BYOL` instead. SimCLR (arXiv
+    Source: PixPro section 3.3 (weight 1 beside the pixel term); the authors' released code has `BYOL` instead. SimCLR
+      (arXiv
     2002.05709) has no momentum encoder and a head of 2048 and 128 channels; temperature 0.1 is its table 5.
     """
 

@@ -48,8 +48,10 @@ class ProjectionHead(tf.keras.layers.Layer):
     Raises:
       ValueError: if hidden or features is not positive, or the input's channels are unknown when the layer is built.
 
-    Source: PixPro section 3.2 and the authors' `MLP2d`. Hidden is 4096 in their code; readers of the paper quote 2048. Weights and
-    biases start uniform in +-1 / sqrt(input channels), their framework's default. The authors' head takes 2048 channels only.
+    Source: PixPro section 3.2 and the authors' `MLP2d`. Hidden is 4096 in their code; readers of the paper quote 2048.
+      Weights and
+    biases start uniform in +-1 / sqrt(input channels), their framework's default. The authors' head takes 2048 channels
+    only.
     """
 
     def __init__(
@@ -94,26 +96,31 @@ class ProjectionHead(tf.keras.layers.Layer):
 
 @tf.keras.utils.register_keras_serializable("tf_pixpro")
 class PixelPropagation(tf.keras.layers.Layer):
-    """Each pixel becomes the sum of all pixels' values, weighted by how alike the pixels are (the pixel propagation module).
+    """Each pixel becomes the sum of all pixels' values, weighted by how alike the pixels are (the pixel propagation
+    module).
 
-    With u(x) = x / |x| over channels: A_ij = max(u(x_i) . u(x_j), clamp) ** sharpness and y_i = sum_j A_ij u(g(x_j)), where g is
-    `value_layers` 1x1 convolutions.
+    With u(x) = x / |x| over channels: A_ij = max(u(x_i) . u(x_j), clamp) ** sharpness and y_i = sum_j A_ij u(g(x_j)),
+    where g is `value_layers` 1x1 convolutions.
 
     Args:
       sharpness: exponent of the similarity (gamma of the paper).
       value_layers: 0: g is the identity; 1: a 1x1 convolution; 2: convolution, batch normalization, ReLU, convolution.
       clamp: lower bound of the similarity before the exponent.
       synchronized: batch statistics of g over all replicas.
-      block: pixels at a time, so that memory grows with h * w * block instead of (h * w)^2; None for all at once. Same numbers.
+      block: pixels at a time, so that memory grows with h * w * block instead of (h * w)^2; None for all at once. Same
+        numbers.
 
-    Input and output shape: [B, h, w, D]; the result is not of unit length. All inside is float32 under float16 and bfloat16 policies.
+    Input and output shape: [B, h, w, D]; the result is not of unit length. All inside is float32 under float16 and
+      bfloat16 policies.
 
     Raises:
       ValueError: if sharpness or block is not positive, value_layers is not 0, 1 or 2, or clamp is negative
         while sharpness is not an integer.
 
-    Source: PixPro section 3.2, equations 3 and 4. As in the authors' `featprop`, values are of unit length (the paper has g(x_j)
-    itself) and 1e-6 is added to the similarity if sharpness is below 1. The authors leave the normalization inside g local.
+    Source: PixPro section 3.2, equations 3 and 4. As in the authors' `featprop`, values are of unit length (the paper
+      has g(x_j)
+    itself) and 1e-6 is added to the similarity if sharpness is below 1. The authors leave the normalization inside g
+    local.
     """
 
     def __init__(

@@ -1,4 +1,5 @@
-"""The pretext losses, one number per image; features come in as they are and gradients go wherever the caller lets them."""
+"""The pretext losses, one number per image; features come in as they are and gradients go wherever the caller lets
+them."""
 
 from __future__ import annotations
 
@@ -16,17 +17,21 @@ def pixel_consistency(prediction: tf.Tensor, target: tf.Tensor, mask: tf.Tensor 
     """Pixel-to-propagation consistency of one direction (PixPro).
 
     Args:
-      prediction: [B, h, w, D], the propagated pixels of one view, usually of unit length; float32 or float64 (others are cast to float32).
+      prediction: [B, h, w, D], the propagated pixels of one view, usually of unit length; float32 or float64 (others
+        are cast to float32).
       target: [B, h, w, D], the momentum pixels of the other view, usually of unit length and without gradient.
-      mask: [B, h*w, h*w] bool or 0/1, the positive pairs, rows for `prediction`; or `tf_pixpro.pretext.pairwise.BlockPairs`.
+      mask: [B, h*w, h*w] bool or 0/1, the positive pairs, rows for `prediction`; or
+        `tf_pixpro.pretext.pairwise.BlockPairs`.
 
     Returns:
-      [B]: -2 times the mean dot product over the positive pairs, in [-2, 2] for unit vectors; 0 for an image without positives.
+      [B]: -2 times the mean dot product over the positive pairs, in [-2, 2] for unit vectors; 0 for an image without
+      positives.
 
     Raises:
       ValueError: if the two maps differ in shape.
 
-    Source: PixPro section 3.2, equation 5. The factor 2 (the paper has none) and the 1e-6 in the denominator are the authors' code.
+    Source: PixPro section 3.2, equation 5. The factor 2 (the paper has none) and the 1e-6 in the denominator are the
+      authors' code.
     """
     numbers = _per_pixel(_consistency, prediction, target, mask)
     similarity, positives = tf.unstack(tf.reduce_sum(numbers, axis=1), num=2, axis=-1)
@@ -38,7 +43,8 @@ def pixel_contrast(
 ) -> tf.Tensor:
     """Pixel contrast of one direction (PixContrast).
 
-    For each pixel i of the first view that has a positive: -log(sum over positives j of e^(q_i . k_j / temperature) / the same sum over
+    For each pixel i of the first view that has a positive: -log(sum over positives j of e^(q_i . k_j / temperature) /
+      the same sum over
     all j); then the mean over those pixels.
 
     Args:
@@ -53,7 +59,8 @@ def pixel_contrast(
     Raises:
       ValueError: if the two maps differ in shape or the temperature is not positive.
 
-    Source: PixPro section 3.1, equation 2; never released by the authors. The logarithm is taken pixel by pixel and the mean over the
+    Source: PixPro section 3.1, equation 2; never released by the authors. The logarithm is taken pixel by pixel and the
+      mean over the
     pixels in the intersection of the views, which are those with a positive.
     """
     check_temperature(temperature)
@@ -63,7 +70,8 @@ def pixel_contrast(
 
 
 def instance_consistency(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """Consistency of one direction between whole views (BYOL): [B, D] and [B, D], usually of unit length, to -2 p . t, [B].
+    """Consistency of one direction between whole views (BYOL): [B, D] and [B, D], usually of unit length, to -2 p . t,
+    [B].
 
     Source: the authors' instance branch; the paper's own is `instance_contrast`.
     """
@@ -71,7 +79,8 @@ def instance_consistency(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
 
 
 def instance_contrast(query: tf.Tensor, key: tf.Tensor, same_view: tf.Tensor, temperature: float = 0.1) -> tf.Tensor:
-    """Contrast of one direction between whole views, against all views of all other images on all replicas (SimCLR's NT-Xent).
+    """Contrast of one direction between whole views, against all views of all other images on all replicas (SimCLR's
+    NT-Xent).
 
     Args:
       query: [B, D] of one view of this replica's images, usually of unit length.
@@ -85,8 +94,10 @@ def instance_contrast(query: tf.Tensor, key: tf.Tensor, same_view: tf.Tensor, te
     Raises:
       ValueError: if the temperature is not positive.
 
-    Source: SimCLR, arXiv 2002.05709, equation 1, which the paper adds to its pixel term (section 3.3). There both views go through one
-    encoder; here keys come from the momentum encoder, as those of the pixel term do. All replicas must hold the same number of images.
+    Source: SimCLR, arXiv 2002.05709, equation 1, which the paper adds to its pixel term (section 3.3). There both views
+      go through one
+    encoder; here keys come from the momentum encoder, as those of the pixel term do. All replicas must hold the same
+    number of images.
     """
     check_temperature(temperature)
     key, same_view = tf.stop_gradient(key), tf.stop_gradient(same_view)

@@ -20,34 +20,39 @@ from tf_pixpro.pretext.terms import check_terms, check_unused, split_terms
 class PixPro(tf.keras.Model):
     """PixPro as a Keras model: `compile(optimizer)`, `fit(views)`, then keep `encoder`.
 
-    A batch is a dict with `view1` and `view2` ([B, H, W, 3], normalised images) and `box1` and `box2` ([B, 4] float32, see
-    `tf_pixpro.geometry`). One step: query branch on both views (each its own BatchNorm batch), momentum update of the key branch,
-    key branch in training mode without gradient, symmetric loss. Calling the model on images gives the encoder's levels.
+    A batch is a dict with `view1` and `view2` ([B, H, W, 3], normalised images) and `box1` and `box2` ([B, 4] float32,
+    see `tf_pixpro.geometry`). One step: query branch on both views (each its own BatchNorm batch), momentum update of
+    the key branch, key branch in training mode without gradient, symmetric loss. Calling the model on images gives the
+    encoder's levels.
 
     Args:
-      encoder: a built `tf.keras.Model` from [B, H, W, 3] to a dict of levels {'2': [B, h, w, C], ...}, as Model Garden's backbones.
+      encoder: a built `tf.keras.Model` from [B, H, W, 3] to a dict of levels {'2': [B, h, w, C], ...}, as Model
+        Garden's backbones.
       projection, propagation: heads of the pixel term, as in `PixelConsistency`; only without `terms`.
-      level: which of the encoder's outputs the task reads. Several ('3', '4', ...) share heads and distance, and their losses are
-        averaged; they must have equal channels.
+      level: which of the encoder's outputs the task reads. Several ('3', '4', ...) share heads and distance, and their
+        losses are averaged; they must have equal channels.
       distance: threshold of the positive pairs in cell diagonals.
       momentum: momentum of the key branch at the first step.
       steps: steps of the whole run, over which the momentum rises to 1; None keeps it constant.
       instance: a term on whole views beside the pixel term, `BYOL()` or `SimCLR()`; only without `terms`.
-      pixel_weight, instance_weight: factors of the two terms; only without `terms`. A pixel_weight of 0 leaves out the pixel term and
+      pixel_weight, instance_weight: factors of the two terms; only without `terms`. A pixel_weight of 0 leaves out the
+        pixel term and
         its heads: with an instance term alone the model is that baseline.
       block: pixels at a time in the loss, as in `PixelPropagation`, for large maps; None for all at once.
-      terms: at most one term on pixels (`PixelConsistency()` or `PixelContrast()`) and one on whole views (`BYOL()` or `SimCLR()`), whose
-        losses are added, each times its weight. None makes them of the arguments above.
+      terms: at most one term on pixels (`PixelConsistency()` or `PixelContrast()`) and one on whole views (`BYOL()` or
+        `SimCLR()`), whose losses are added, each times its weight. None makes them of the arguments above.
       name, dtype, trainable: as in `tf.keras.Model`.
 
     Raises:
-      ValueError: if the encoder has no such level, is not built, or cannot be copied; if levels differ in channels; if a weight is
-        negative or leaves nothing to learn; if there are two terms of a kind, or `terms` and arguments that it replaces.
+      ValueError: if the encoder has no such level, is not built, or cannot be copied; if levels differ in channels; if
+        a weight is negative or leaves nothing to learn; if there are two terms of a kind, or `terms` and arguments that
+        it replaces.
 
-    Source: PixPro section 3 and the authors' `contrast/models/PixPro.py`. As there, only weights are averaged, the key branch keeps
-    BatchNorm statistics of its own, and an image without positive pairs adds 0 to the mean. Unlike there, the momentum's step is
-    saved, so that a resumed run continues the schedule. Several levels are the paper's section 3.4, of which no code was
-    released; that heads are shared is ours, as a detector shares its own.
+    Source: PixPro section 3 and the authors' `contrast/models/PixPro.py`. As there, only weights are averaged, the key
+      branch keeps
+    BatchNorm statistics of its own, and an image without positive pairs adds 0 to the mean. Unlike there, the
+    momentum's step is saved, so that a resumed run continues the schedule. Several levels are the paper's section 3.4,
+    of which no code was released; that heads are shared is ours, as a detector shares its own.
     """
 
     def __init__(
@@ -87,7 +92,8 @@ class PixPro(tf.keras.Model):
         self.built = True
 
     def _make_branches(self, encoder, instance):
-        """Builds the heads and their momentum copies; each is an attribute of the model, under the name that checkpoints have."""
+        """Builds the heads and their momentum copies; each is an attribute of the model, under the name that
+        checkpoints have."""
         shape = _level_shape(encoder, self.levels)
         self.encoder, self.instance = encoder, instance
         self.projection: Any = None
@@ -197,10 +203,12 @@ class PixPro(tf.keras.Model):
           training: BatchNorm mode, and whether the momentum encoder moves.
 
         Returns:
-          Scalars: 'loss' (mean over the local batch; in [-4, 4] for pixel consistency alone), 'positives' (pairs per image on the last
-          level), 'without_positives' (share of images), 'projection_std' (standard deviation of the unit projections over pixels,
-          times sqrt(D): near 1 spread, 0 collapsed; of the instance term's vectors where there is no pixel term), 'momentum'; with an
-          instance term also 'instance_loss', and 'pixel_loss' beside it, both without their weights.
+          Scalars: 'loss' (mean over the local batch; in [-4, 4] for pixel consistency alone), 'positives' (pairs per
+            image on the last
+          level), 'without_positives' (share of images), 'projection_std' (standard deviation of the unit projections
+          over pixels, times sqrt(D): near 1 spread, 0 collapsed; of the instance term's vectors where there is no pixel
+          term), 'momentum'; with an instance term also 'instance_loss', and 'pixel_loss' beside it, both without their
+          weights.
 
         Raises:
           ValueError: if the batch lacks an entry.
@@ -232,7 +240,8 @@ class PixPro(tf.keras.Model):
         }
 
     def _queries(self, features, training):
-        """What the query branch says of both views, by level, with 'instance' and 'projection'; layer by layer, view by view."""
+        """What the query branch says of both views, by level, with 'instance' and 'projection'; layer by layer, view by
+        view."""
         said = [{} for _ in features]
         if self.pixel_weight:
             for level in self.levels:
@@ -272,7 +281,8 @@ class PixPro(tf.keras.Model):
         return self.instance.compare(queries[0]["instance"], targets[1]["instance"], targets[0]["instance"])
 
     def learn(self, batch: Mapping[str, tf.Tensor], optimizer: tf.keras.optimizers.Optimizer) -> dict[str, tf.Tensor]:
-        """One optimizer step on one (replica's) batch; returns what `pretext_loss` does and 'gradient_norm' of this replica."""
+        """One optimizer step on one (replica's) batch; returns what `pretext_loss` does and 'gradient_norm' of this
+        replica."""
         weights = self.trainable_weights
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables(weights))
@@ -329,8 +339,10 @@ def _check_encoder(encoder):
     packages = [kind.__module__.partition(".")[0] for kind in type(encoder).__mro__]
     package = next((name for name in packages if name in ("keras", "tf_keras")), packages[0])
     raise TypeError(
-        f"the encoder must be a model of tf.keras, which here is {tf.keras.Model.__module__.partition('.')[0]}. Received "
-        f"{package}'s {type(encoder).__name__}. Build it with tf.keras, or set TF_USE_LEGACY_KERAS={int(package == 'tf_keras')} "
+        "the encoder must be a model of tf.keras, which here is "
+        f"{tf.keras.Model.__module__.partition('.')[0]}. Received "
+        f"{package}'s {type(encoder).__name__}. Build it with tf.keras, or set "
+        f"TF_USE_LEGACY_KERAS={int(package == 'tf_keras')} "
         "before TensorFlow is imported."
     )
 

@@ -15,12 +15,14 @@ from tf_pixpro.pretext.terms import check_terms, check_unused
 
 @tf.keras.utils.register_keras_serializable("tf_pixpro")
 class PixContrast(PixPro):
-    """`PixPro` with the term `PixelContrast`: each pixel finds the pixels of the other view that show the same position.
+    """`PixPro` with the term `PixelContrast`: each pixel finds the pixels of the other view that show the same
+    position.
 
     Args:
       encoder: as in `PixPro`.
       projection, temperature: of `PixelContrast`.
-      level, distance, momentum, steps, instance, pixel_weight, instance_weight, block, terms, name, dtype, trainable: as in `PixPro`.
+      level, distance, momentum, steps, instance, pixel_weight, instance_weight, block, terms, name, dtype, trainable:
+        as in `PixPro`.
 
     Raises:
       ValueError: as `PixPro`, and if the temperature is not positive.

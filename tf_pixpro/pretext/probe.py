@@ -32,8 +32,8 @@ def nearest_neighbour_accuracy(
       ValueError: if the bank or the queries are empty, or neighbours or temperature is not positive.
 
     Source: Wu et al. 2018 (arXiv 1805.01978), section 3.4; neighbours as usual for small data (200 there).
-    scikit-learn's `KNeighborsClassifier` gives the same accuracy no faster (1,000 queries in 2,000 x 512 features: 0.33 s, here
-    0.26 s) and is no dependency of the library's core.
+    scikit-learn's `KNeighborsClassifier` gives the same accuracy no faster (1,000 queries in 2,000 x 512 features: 0.33
+    s, here 0.26 s) and is no dependency of the library's core.
     """
     _check(bank, queries)
     if neighbours < 1 or not temperature > 0:

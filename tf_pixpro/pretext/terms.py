@@ -32,7 +32,8 @@ def check_unused(parts: Sequence[Any], weights: Sequence[float]) -> None:
     """Refuses heads and weights that are given beside a list of terms."""
     if any(part is not None for part in parts) or any(weight != 1 for weight in weights):
         raise ValueError(
-            "terms hold their heads and weights. Received terms and projection, propagation, instance or a weight beside them. "
+            "terms hold their heads and weights. Received terms and projection, propagation, instance or a "
+            "weight beside them. "
             "Pass them to the terms, e.g. terms=[PixelConsistency(projection), BYOL(weight=0.5)]."
         )
 
@@ -42,7 +43,8 @@ def check_terms(pixel_part: Any, instance: Any, pixel_weight: float, instance_we
     if pixel_weight < 0 or instance_weight < 0 or not (pixel_weight or instance):
         raise ValueError(
             "weights must not be negative, and one term must be left. Received "
-            f"pixel_weight={pixel_weight}, instance_weight={instance_weight}, instance={instance}. Pass instance=BYOL() or SimCLR()."
+            f"pixel_weight={pixel_weight}, instance_weight={instance_weight}, instance={instance}. Pass "
+            "instance=BYOL() or SimCLR()."
         )
     if instance is not None and not instance_weight:
         raise ValueError("an instance term needs a weight. Received instance_weight=0. Pass instance=None instead.")

@@ -20,8 +20,8 @@ class Progress:
       global_batch: images per step.
       show: whether to draw the bar (on stderr).
 
-    It is a train action, a context manager, and `restart` is an eval action: time spent in evaluation is no training time. The
-    first inner loop compiles and gives no rate.
+    It is a train action, a context manager, and `restart` is an eval action: time spent in evaluation is no training
+    time. The first inner loop compiles and gives no rate.
     """
 
     def __init__(self, global_step: tf.Variable, steps: int, global_batch: int, show: bool = True):
@@ -65,7 +65,8 @@ class StopAtNonFinite:
             raise FloatingPointError(
                 f"loss and gradient must stay finite. They did not {'at' if counted else 'by'} step "
                 f"{int(self._step.numpy()) - behind + 1}. Start again with a "
-                f"lower learning rate, a longer warm-up or float32. The checkpoints in {self._workdir} are from before that step."
+                f"lower learning rate, a longer warm-up or float32. The checkpoints in {self._workdir} are "
+                "from before that step."
             )
 
 

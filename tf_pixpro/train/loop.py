@@ -1,4 +1,5 @@
-"""What every task shares: Model Garden's train loop with resume on every worker, progress, the best checkpoint, and a stop at NaN."""
+"""What every task shares: Model Garden's train loop with resume on every worker, progress, the best checkpoint, and a
+stop at NaN."""
 
 from __future__ import annotations
 
@@ -68,21 +69,23 @@ def run(
       task: a Model Garden task made with logging_dir=workdir.
       config: from `experiment_config`.
       strategy: a `tf.distribute.Strategy`.
-      workdir: gets the checkpoints, `best/` (the best one), what `keep` writes, and summaries in `train/` and `validation/`.
+      workdir: gets the checkpoints, `best/` (the best one), what `keep` writes, and summaries in `train/` and
+        `validation/`.
       mode: 'train', 'eval' or 'train_and_eval'. The last also evaluates before the first step.
       best: (name of the result that ranks checkpoints, 'higher' or 'lower'), or None to keep no best one.
-      keep: (model, folder) -> None, writes what others read of a model; called for `best/` with each better one and for `workdir` at
-        the end of training.
+      keep: (model, folder) -> None, writes what others read of a model; called for `best/` with each better one and for
+        `workdir` at the end of training.
       train_actions: trainer -> actions to be called with the results of each inner loop, see `tf_pixpro.train.actions`.
       progress: whether to draw a progress bar on stderr.
 
     Returns:
-      (the trained model, with averaged weights if the optimizer averages; results of the last evaluation as a dict, empty if there was
-      none).
+      (the trained model, with averaged weights if the optimizer averages; results of the last evaluation as a dict,
+      empty if there was none).
 
     Raises:
       Mistake: if mode is unknown, 'eval' finds no checkpoint, or the latest one cannot be read.
-      FloatingPointError: at the end of the inner loop in which a loss became non-finite; nothing is saved after that step.
+      FloatingPointError: at the end of the inner loop in which a loss became non-finite; nothing is saved after that
+        step.
     """
     if mode not in MODES:
         raise Mistake(f"mode must be train, eval or train_and_eval. Received mode={mode!r}.")
@@ -148,7 +151,8 @@ def _check_readable(checkpoint):
             reader.get_tensor(name)
     except (IndexError, ValueError, tf.errors.OpError) as error:
         raise Mistake(
-            f"the latest checkpoint must be complete. Received {checkpoint}, which cannot be read: {error}. Put an older one first in the "
+            f"the latest checkpoint must be complete. Received {checkpoint}, which cannot be read: {error}. "
+            "Put an older one first in the "
             "file `checkpoint` beside it, or take another working folder."
         ) from error
 
@@ -183,7 +187,8 @@ class _Runner(train_lib.OrbitExperimentRunner):
         latest = tf.train.latest_checkpoint(self.model_dir)
         if self.strategy.extended.should_checkpoint or not latest:
             return manager
-        # The others save into folders of their own (all must take part); give them the chief's latest checkpoint and its step.
+        # The others save into folders of their own (all must take part); give them the chief's latest checkpoint and
+        # its step.
         own = os.path.join(manager.directory, os.path.basename(latest))
         for file in tf.io.gfile.glob(f"{latest}.*"):
             tf.io.gfile.copy(file, own + file[len(latest) :])

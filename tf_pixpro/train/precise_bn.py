@@ -9,7 +9,8 @@ import tensorflow as tf
 
 
 class PreciseNorm:
-    """A train action that replaces moving statistics by plain means over some batches, whenever an evaluation comes next.
+    """A train action that replaces moving statistics by plain means over some batches, whenever an evaluation comes
+    next.
 
     Args:
       forward: inputs of one replica -> None, runs the model in training mode.
@@ -20,8 +21,9 @@ class PreciseNorm:
       every: steps between two evaluations.
       steps: batches to average over.
 
-    Source: Wu and Johnson 2021 (Rethinking "Batch" in BatchNorm), section 3; 200 batches in PixPro's detection protocols. A layer's moving
-      value before and after a batch tells the batch's own: (after - momentum * before) / (1 - momentum).
+    Source: Wu and Johnson 2021 (Rethinking "Batch" in BatchNorm), section 3; 200 batches in PixPro's detection
+      protocols. A layer's moving value before and after a batch tells the batch's own: (after - momentum * before) / (1
+      - momentum).
     """
 
     def __init__(

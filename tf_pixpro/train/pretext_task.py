@@ -1,4 +1,5 @@
-"""PixPro as a task of Model Garden's train loop: pretext steps, evaluation on the way, and the encoder that a run leaves behind."""
+"""PixPro as a task of Model Garden's train loop: pretext steps, evaluation on the way, and the encoder that a run
+leaves behind."""
 
 from __future__ import annotations
 
@@ -23,10 +24,12 @@ _LOGGED = ("positives", "without_positives", "projection_std", "momentum", "grad
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """Evaluation on labels: features of the frozen encoder, averaged over the level's cells, and a simple classifier on them.
+    """Evaluation on labels: features of the frozen encoder, averaged over the level's cells, and a simple classifier on
+    them.
 
     Attributes:
-      bank: input_context -> dataset of batches {'image': [b, H, W, 3] float32, 'label': [b] integer} to learn from; finite.
+      bank: input_context -> dataset of batches {'image': [b, H, W, 3] float32, 'label': [b] integer} to learn from;
+        finite.
       queries: the same for the images to classify.
       accuracy: (bank features, bank labels, query features, query labels) -> a number; see `tf_pixpro.pretext.probe`.
       name: what the number is called in summaries.
@@ -44,8 +47,10 @@ class PixProTask(ObjectTask, base_task.Task):
     Args:
       model: () -> `PixPro`, called once inside the strategy's scope.
       optimizer: () -> `tf.keras` optimizer.
-      views: (input_context, start_step) -> endless dataset of view batches of one replica, as if `start_step` batches were gone.
-      evaluation: a `Probe`; or input_context -> finite dataset of view batches, on which the pretext loss is taken; or None.
+      views: (input_context, start_step) -> endless dataset of view batches of one replica, as if `start_step` batches
+        were gone.
+      evaluation: a `Probe`; or input_context -> finite dataset of view batches, on which the pretext loss is taken; or
+        None.
       jit_compile: whether XLA compiles the whole step. One replica only; a TPU compiles anyway.
       logging_dir: folder of the checkpoints. Its latest one tells at which step the images go on.
 
@@ -147,12 +152,14 @@ def pretrain(
     pictures: Mapping[str, tf.Tensor] | None = None,
     progress: bool = True,
 ) -> tuple[PixPro, dict[str, float]]:
-    """Runs a `PixProTask`, see `tf_pixpro.train.loop.run`, and keeps its encoder as `backbone`, which Model Garden reads.
+    """Runs a `PixProTask`, see `tf_pixpro.train.loop.run`, and keeps its encoder as `backbone`, which Model Garden
+    reads.
 
     Args:
       task: a `PixProTask` with logging_dir=workdir.
       config, strategy, workdir, mode, progress: see `tf_pixpro.train.loop.run`.
-      pictures: a batch of views {'view1', ...} of a few images, of which pictures are kept at every evaluation or checkpoint.
+      pictures: a batch of views {'view1', ...} of a few images, of which pictures are kept at every evaluation or
+        checkpoint.
 
     Returns:
       (the trained `PixPro`, results of the last evaluation as a dict, empty if there was none).

@@ -1,11 +1,14 @@
-"""What every task of the train loop shares: a built optimizer, the stop at non-finite values, one compiled step, values of all workers.
+"""What every task of the train loop shares: a built optimizer, the stop at non-finite values, one compiled step, values
+of all workers.
 
 A task of this project is made of objects: its model, optimizer and data are callables that are handed in. To write one:
 
-1. derive from `ObjectTask` and a task of Model Garden's (`base_task.Task`, or one with losses and metrics of its own), set
+1. derive from `ObjectTask` and a task of Model Garden's (`base_task.Task`, or one with losses and metrics of its own),
+set
    `_make_optimizer`, and let `build_model` keep the model as `_model`;
-2. in `train_step` call `compiled(step, jit_compile)`, then `update_metrics`; a task that inherits Model Garden's step needs neither;
-3. in `validation_step` return `gathered(values)`, and read them in `aggregate_logs` with `collected(step_outputs)`.
+2. in `train_step` call `compiled(step, jit_compile)`, then `update_metrics`; a task that inherits Model Garden's step
+needs neither; 3. in `validation_step` return `gathered(values)`, and read them in `aggregate_logs` with
+`collected(step_outputs)`.
 
 A task with several optimizers makes each with `built_optimizer`.
 """
@@ -46,8 +49,8 @@ class ObjectTask:
     """The part of a task that is the same for all; derive from it first, then from a task of Model Garden's.
 
     Attributes that the deriving class sets:
-      _make_optimizer: () -> Keras optimizer, called inside the strategy's scope; None leaves the optimizer to Model Garden, which makes
-        it from the trainer's `optimizer_config`.
+      _make_optimizer: () -> Keras optimizer, called inside the strategy's scope; None leaves the optimizer to Model
+        Garden, which makes it from the trainer's `optimizer_config`.
       _model: what `build_model` returned.
     """
 
@@ -89,12 +92,14 @@ class ObjectTask:
 def built_optimizer(
     optimizer: tf.keras.optimizers.Optimizer, weights: Sequence[tf.Variable], runtime_config: Any = None
 ) -> tf.keras.optimizers.Optimizer:
-    """An optimizer with loss scaling where the run is in float16, and with its buffers made, so that a checkpoint restores them.
+    """An optimizer with loss scaling where the run is in float16, and with its buffers made, so that a checkpoint
+    restores them.
 
     Args:
       optimizer: of `tf.keras`.
       weights: the trainable variables that it will update.
-      runtime_config: Model Garden's `RuntimeConfig`, of which mixed_precision_dtype and loss_scale are read; None for float32.
+      runtime_config: Model Garden's `RuntimeConfig`, of which mixed_precision_dtype and loss_scale are read; None for
+        float32.
     """
     if runtime_config is not None and runtime_config.mixed_precision_dtype == "float16":
         optimizer = performance.configure_optimizer(optimizer, True, runtime_config.loss_scale)
@@ -111,7 +116,8 @@ def compiled(step: Callable, jit_compile: bool) -> Callable:
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if jit_compile and replicas > 1:
         raise ValueError(
-            f"XLA compiles the step of one replica. Received jit_compile=True on {replicas} replicas. Turn one of them off."
+            f"XLA compiles the step of one replica. Received jit_compile=True on {replicas} replicas. Turn "
+            "one of them off."
         )
     return tf.function(step, jit_compile=True) if jit_compile else step
 
@@ -128,8 +134,8 @@ def update_metrics(
       metrics: of one step; None for none.
       logs: scalars of one step.
       watched: names in `logs` that must stay finite.
-      optimizer: of the step. Where it scales the loss, a gradient may overflow: the step is skipped and the scale halved. Names that
-        end in 'gradient_norm' are then not watched.
+      optimizer: of the step. Where it scales the loss, a gradient may overflow: the step is skipped and the scale
+        halved. Names that end in 'gradient_norm' are then not watched.
     """
     scaled = hasattr(optimizer, "get_scaled_loss")
     finite = [logs[name] for name in watched if not (scaled and name.endswith("gradient_norm"))]
@@ -141,9 +147,11 @@ def update_metrics(
 
 
 def gathered(values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """What a validation step returns so that `collected` finds the rows of every replica; called in the replica's context.
+    """What a validation step returns so that `collected` finds the rows of every replica; called in the replica's
+    context.
 
-    Under `MultiWorkerMirroredStrategy`, the only one whose other replicas this process does not see, tensors are concatenated over all
+    Under `MultiWorkerMirroredStrategy`, the only one whose other replicas this process does not see, tensors are
+    concatenated over all
     replicas along their first axis. They must be numbers: workers do not exchange booleans.
     """
     if not isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):

@@ -1,7 +1,7 @@
 """From the bytes of an image to two augmented views and their boxes: the only augmentation code in the house.
 
-Every function is stateless: what it draws, it draws from the seed that it is given. Images are float32 in 0..255: [h, w, 3] when they
-come and go, and [3, h, w] in between, where colour operations are several times as fast on planes.
+Every function is stateless: what it draws, it draws from the seed that it is given. Images are float32 in 0..255: [h,
+w, 3] when they come and go, and [3, h, w] in between, where colour operations are several times as fast on planes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ DEVIATION = (0.229, 0.224, 0.225)
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What may happen to one view, in this order: crop and resize, flip, jitter, gray, blur, solarize; see `random_operations`.
+    """What may happen to one view, in this order: crop and resize, flip, jitter, gray, blur, solarize; see
+    `random_operations`.
 
     Attributes:
       scale: least and largest area of the crop, shares of the image.
@@ -35,8 +36,8 @@ class View:
       brightness, contrast, saturation: factors are drawn from 1 - value .. 1 + value.
       hue: largest turn, shares of the circle.
       sigma: least and largest standard deviation of the blur, pixels.
-      random_operations: so many of `tf_pixpro.views.rand_augment`, after the blur, which then comes before gray. They turn, shear and shift the
-        image, of which the box knows nothing.
+      random_operations: so many of `tf_pixpro.views.rand_augment`, after the blur, which then comes before gray. They
+        turn, shear and shift the image, of which the box knows nothing.
 
     Raises:
       ValueError: scale or ratio does not rise, an area beyond the image, or a probability outside 0..1.
@@ -64,7 +65,8 @@ class View:
             )
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(
-                f"ratio must be two rising quotients of width and height. Received ratio={self.ratio}. Pass e.g. (0.75, 1.33)."
+                f"ratio must be two rising quotients of width and height. Received ratio={self.ratio}. Pass "
+                "e.g. (0.75, 1.33)."
             )
         for name in ("flip", "vertical_flip", "jitter", "gray", "blur", "solarize"):
             if not 0 <= getattr(self, name) <= 1:
@@ -108,15 +110,16 @@ def two_views(
       **changes: attributes of both views in the place of the recipe's, such as scale, ratio or vertical_flip.
 
     Returns:
-      {'view1', 'view2': [height, width, 3] float32, normalized by ImageNet's mean and deviation; 'box1', 'box2': [4] float32}.
+      {'view1', 'view2': [height, width, 3] float32, normalized by ImageNet's mean and deviation; 'box1', 'box2': [4]
+      float32}.
 
     Raises:
       ValueError: for an unknown recipe, or a value outside its range.
       TypeError: a `View` has no such attribute.
       tf.errors.InvalidArgumentError: when run, if the bytes are no image.
 
-    Source: pixpro's `contrast/data`: paper section 4.1 names BYOL's augmentations. Unlike the authors' Pillow code, values are not
-      rounded to 8 bits between operations, except in hue.
+    Source: pixpro's `contrast/data`: paper section 4.1 names BYOL's augmentations. Unlike the authors' Pillow code,
+      values are not rounded to 8 bits between operations, except in hue.
     """
     views = recipe_views(recipe, **changes)
     seeds = tf.unstack(tf.random.experimental.stateless_split(tf.cast(seed, tf.int32), 4))
@@ -173,7 +176,8 @@ def centre_view(
 def decode_crops(
     image_bytes: tf.Tensor, windows: Sequence[tf.Tensor], exif: bool = False, bits: int = 16, pillow: bool = True
 ) -> list[tf.Tensor]:
-    """Crops of an image, each [h, w, 3] uint8; of a JPEG stored upright only the rectangle around all windows is decoded.
+    """Crops of an image, each [h, w, 3] uint8; of a JPEG stored upright only the rectangle around all windows is
+    decoded.
 
     Args:
       image_bytes: scalar string.
@@ -303,14 +307,16 @@ def interleaved(planes: tf.Tensor) -> tf.Tensor:
 
 
 def jittered(planes: tf.Tensor, draws: tf.Tensor, view: View) -> tf.Tensor:
-    """Brightness, contrast, saturation and hue in a random order; `draws` are five numbers in 0..1, the last for the order."""
+    """Brightness, contrast, saturation and hue in a random order; `draws` are five numbers in 0..1, the last for the
+    order."""
     amounts = (view.brightness, view.contrast, view.saturation)
     factors = [1 - amount + 2 * amount * draw for amount, draw in zip(amounts, draws[:3])]
     turn = view.hue * (2 * draws[3] - 1)
     orders = list(itertools.permutations(range(4)))
     order = tf.gather(tf.constant(orders), tf.cast(draws[4] * len(orders), tf.int32))
     amounts = tf.gather(tf.stack([*factors, turn]), order)
-    # `tf.switch_case` would be unfolded into the graph, where branches not taken still cost two milliseconds at 224 pixels.
+    # `tf.switch_case` would be unfolded into the graph, where branches not taken still cost two milliseconds at 224
+    # pixels.
     specs = [tf.TensorSpec(planes.shape, tf.float32), tf.TensorSpec([], tf.float32)]
     changes = [tf.function(c).get_concrete_function(*specs) for c in (brightened, contrasted, saturated, hue_turned)]
     for place in range(4):

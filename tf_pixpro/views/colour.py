@@ -66,7 +66,8 @@ def solarized(planes: tf.Tensor) -> tf.Tensor:
 
 
 def blurred(planes: tf.Tensor, sigma: tf.Tensor | float) -> tf.Tensor:
-    """Pillow's GaussianBlur: three box filters of broken width one after another, edges repeated; sigma in pixels, up to 2."""
+    """Pillow's GaussianBlur: three box filters of broken width one after another, edges repeated; sigma in pixels, up
+    to 2."""
     _, rows, columns = planes.shape
     down = _blur_matrix(sigma, rows)
     across = down if rows == columns else _blur_matrix(sigma, columns)
@@ -75,10 +76,11 @@ def blurred(planes: tf.Tensor, sigma: tf.Tensor | float) -> tf.Tensor:
 
 
 def _blur_matrix(sigma, pixels):
-    """[pixels, pixels]: the whole blur of one line as a product, so that each of the three filters meets the edge as it should.
+    """[pixels, pixels]: the whole blur of one line as a product, so that each of the three filters meets the edge as it
+    should.
 
-    One box filter is a sum over its taps (distance 0, 1, 2) of a weight times a constant matrix. So its third power is a sum of ten
-    constant matrices too, and only their weights depend on sigma.
+    One box filter is a sum over its taps (distance 0, 1, 2) of a weight times a constant matrix. So its third power is
+    a sum of ten constant matrices too, and only their weights depend on sigma.
     """
     powers = list(itertools.combinations_with_replacement(range(3), 3))
     weights = tf.unstack(tf.reduce_prod(tf.gather(_box_taps(sigma), tf.constant(powers)), axis=1))
@@ -87,7 +89,8 @@ def _blur_matrix(sigma, pixels):
 
 @functools.lru_cache(maxsize=8)
 def _blur_terms(pixels: int) -> np.ndarray:
-    """[10, pixels, pixels] float32: for each choice of three taps, the sum of the products of their matrices in every order."""
+    """[10, pixels, pixels] float32: for each choice of three taps, the sum of the products of their matrices in every
+    order."""
     once = np.zeros([3, pixels, pixels])
     for row in range(pixels):
         for offset in range(-2, 3):

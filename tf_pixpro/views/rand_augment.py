@@ -26,7 +26,8 @@ def rand_augmented(
     Returns:
       [3, h, w] float32 in 0..255.
 
-    Source: the authors' set "RandAug" (`rand-n2-m10-mstd0.5`), after Cubuk et al., arXiv 1909.13719. There, geometric operations take
+    Source: the authors' set "RandAug" (`rand-n2-m10-mstd0.5`), after Cubuk et al., arXiv 1909.13719. There, geometric
+      operations take
     bilinear or bicubic interpolation at random; here it is bilinear.
     """
     draw = tf.unstack(tf.random.stateless_uniform([3, operations], seed), axis=1)
@@ -97,8 +98,8 @@ def sharpened(planes: tf.Tensor, factor: tf.Tensor | float) -> tf.Tensor:
 
 
 def transformed(planes: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    """An affine transformation: `matrix` is six numbers that take a place (x, y, 1) of the result to one of the image, in pixels
-    from the image's corner; bilinear, `FILL` from outside."""
+    """An affine transformation: `matrix` is six numbers that take a place (x, y, 1) of the result to one of the image,
+    in pixels from the image's corner; bilinear, `FILL` from outside."""
     a, b, c, d, e, f = matrix
     # The kernel counts from the middle of the first pixel.
     rows = [a, b, c + (a + b - 1.0) / 2.0, d, e, f + (d + e - 1.0) / 2.0, 0.0, 0.0]

@@ -1,11 +1,13 @@
 """ImageNet, MobileNetV2 with EvoNorm, 350 epochs.
 
-The recipe is that of the MnasNet code on which the paper's rests: 0.016 per 256 images, 0.97 every 2.4 epochs. Expected top-1 (paper,
-table 2): BN-ReLU 73.1, EvoNorm-B0 75.1, B1 74.5, B2 74.7; S0 74.0 (table 3). The paper's batch is 4096 on 32 workers. Not trained here.
-The source is a pattern of TFRecords with Model Garden's ImageNet keys (train* and validation*), tfds:imagenet2012, or a folder.
-Any layer: --config.norm_act.name=evonorm_s0 (evonorm_b1, bn_relu, bn_swish, gn_relu, frn, ...; default: the backbone's own).
+The recipe is that of the MnasNet code on which the paper's rests: 0.016 per 256 images, 0.97 every 2.4 epochs. Expected
+top-1 (paper, table 2): BN-ReLU 73.1, EvoNorm-B0 75.1, B1 74.5, B2 74.7; S0 74.0 (table 3). The paper's batch is 4096 on
+32 workers. Not trained here. The source is a pattern of TFRecords with Model Garden's ImageNet keys (train* and
+validation*), tfds:imagenet2012, or a folder. Any layer: --config.norm_act.name=evonorm_s0 (evonorm_b1, bn_relu,
+bn_swish, gn_relu, frn, ...; default: the backbone's own).
 
-python -m experiments.classify --config=experiments/configs/classify/evonorm_mobilenetv2_imagenet.py --config.source.path='train*' \
+python -m experiments.classify --config=experiments/configs/classify/evonorm_mobilenetv2_imagenet.py \
+    --config.source.path='train*' \
     --config.held_out.path='validation*' --workdir=workdir/evonorm_mobilenetv2_imagenet
 
 Variants: default; smoke.

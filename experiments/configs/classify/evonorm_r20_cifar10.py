@@ -1,9 +1,11 @@
 """CIFAR-10, a pre-activation ResNet of 20 layers: small enough for two processor cores, for comparing normalizations.
 
-The source is a folder or zip with train/CLASS and test/CLASS; or --config.source.path=tfds:cifar10. With BatchNorm and ReLU such a
-network reaches about 92 % on all of CIFAR-10 (He et al. 2016). Any layer: --config.norm_act.name=evonorm_s0 (bn_relu, gn_relu, frn, ...).
+The source is a folder or zip with train/CLASS and test/CLASS; or --config.source.path=tfds:cifar10. With BatchNorm and
+ReLU such a network reaches about 92 % on all of CIFAR-10 (He et al. 2016). Any layer: --config.norm_act.name=evonorm_s0
+(bn_relu, gn_relu, frn, ...).
 
-python -m experiments.classify --config=experiments/configs/classify/evonorm_r20_cifar10.py --config.source.path=cifar10.zip --workdir=workdir/cifar
+python -m experiments.classify --config=experiments/configs/classify/evonorm_r20_cifar10.py \
+    --config.source.path=cifar10.zip --workdir=workdir/cifar
 
 Variants: default; smoke.
 """

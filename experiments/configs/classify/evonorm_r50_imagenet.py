@@ -1,11 +1,13 @@
 """ImageNet, pre-activation ResNet-50 with EvoNorm, 90 epochs, as in the paper.
 
-Batch 1024, 0.1 per 256 images, tenfold down at epochs 30, 60 and 80. Expected top-1 (paper, table 2): BN-ReLU 76.1, BN-Swish 77.0,
-EvoNorm-B0 77.8, B1 77.5, B2 77.8; S0 77.4, S1 77.5, S2 76.9 (table 3, 128 images per worker). Not trained here.
-The source is a pattern of TFRecords with Model Garden's ImageNet keys (train* and validation*), tfds:imagenet2012, or a folder.
-Any layer: --config.norm_act.name=evonorm_s0 (evonorm_b1, bn_relu, bn_swish, gn_relu, frn, ...; default: the backbone's own).
+Batch 1024, 0.1 per 256 images, tenfold down at epochs 30, 60 and 80. Expected top-1 (paper, table 2): BN-ReLU 76.1,
+BN-Swish 77.0, EvoNorm-B0 77.8, B1 77.5, B2 77.8; S0 77.4, S1 77.5, S2 76.9 (table 3, 128 images per worker). Not
+trained here. The source is a pattern of TFRecords with Model Garden's ImageNet keys (train* and validation*),
+tfds:imagenet2012, or a folder. Any layer: --config.norm_act.name=evonorm_s0 (evonorm_b1, bn_relu, bn_swish, gn_relu,
+frn, ...; default: the backbone's own).
 
-python -m experiments.classify --config=experiments/configs/classify/evonorm_r50_imagenet.py --config.source.path='train*' \
+python -m experiments.classify --config=experiments/configs/classify/evonorm_r50_imagenet.py \
+    --config.source.path='train*' \
     --config.held_out.path='validation*' --workdir=workdir/evonorm_r50_imagenet
 
 Variants: default; smoke.

@@ -1,13 +1,16 @@
-"""Linear evaluation on a zip of labelled photos, ResNet-18 at 96 pixels: how good a run of `compare_r18_photos` is at classification.
+"""Linear evaluation on a zip of labelled photos, ResNet-18 at 96 pixels: how good a run of `compare_r18_photos` is at
+classification.
 
-The protocol of `linear_r50_imagenet` in small: batch 64, 8 epochs. The features are standardized first, and the rate is 0.4 per 256 images:
-features of small encoders differ in size tenfold from task to task, and with the protocol's 30 on plain ones the loss passes 400.
-Nothing is stored: with random crops every epoch sees other features.
+The protocol of `linear_r50_imagenet` in small: batch 64, 8 epochs. The features are standardized first, and the rate is
+0.4 per 256 images: features of small encoders differ in size tenfold from task to task, and with the protocol's 30 on
+plain ones the loss passes 400. Nothing is stored: with random crops every epoch sees other features.
 
-python -m experiments.classify --config=experiments/configs/classify/linear_r18_photos.py --config.source.path=caltech101.zip \
+python -m experiments.classify --config=experiments/configs/classify/linear_r18_photos.py \
+    --config.source.path=caltech101.zip \
     --config.init=workdir/compare/pixpro-0/backbone --workdir=workdir/compare/pixpro-0/linear
 
-Without --config.init it tells what random features give. The source has folders train/CLASS and val/CLASS. Variants: default; smoke.
+Without --config.init it tells what random features give. The source has folders train/CLASS and val/CLASS. Variants:
+default; smoke.
 """
 
 from experiments.configs.classify import linear_r50_imagenet

@@ -1,13 +1,17 @@
-"""Linear evaluation, ResNet-50, ImageNet: one linear layer on the pooled features of a frozen encoder (arXiv 2011.10043, section 4).
+"""Linear evaluation, ResNet-50, ImageNet: one linear layer on the pooled features of a frozen encoder (arXiv
+2011.10043, section 4).
 
-The authors' hyperparameters: SGD, rate 30 at batch 256, momentum 0.9, no decay, 100 epochs, 5 of them warm-up from a hundredth, cosine
-to 1e-6; crops from 0.08 and flips; tested on the centre 224 of 256, here all 50,000 images (theirs drop what fills no batch).
-Expected top-1 (notes on the paper): PixPro, 100 epochs, 55.1; with the instance term 66.3. Not run here.
+The authors' hyperparameters: SGD, rate 30 at batch 256, momentum 0.9, no decay, 100 epochs, 5 of them warm-up from a
+hundredth, cosine to 1e-6; crops from 0.08 and flips; tested on the centre 224 of 256, here all 50,000 images (theirs
+drop what fills no batch). Expected top-1 (notes on the paper): PixPro, 100 epochs, 55.1; with the instance term 66.3.
+Not run here.
 
-python -m experiments.classify --config=experiments/configs/classify/linear_r50_imagenet.py --config.init=workdir/r50/backbone --workdir=workdir/linear
+python -m experiments.classify --config=experiments/configs/classify/linear_r50_imagenet.py \
+    --config.init=workdir/r50/backbone --workdir=workdir/linear
 
-The encoder runs in inference mode; --config.freeze.mode=training is the authors' way, whose normalizations use the batch and keep moving.
-Differences: TensorFlow's SGD has the rate inside its momentum, PyTorch's outside; bfloat16, not float16. Variants: default; smoke.
+The encoder runs in inference mode; --config.freeze.mode=training is the authors' way, whose normalizations use the
+batch and keep moving. Differences: TensorFlow's SGD has the rate inside its momentum, PyTorch's outside; bfloat16, not
+float16. Variants: default; smoke.
 """
 
 from ml_collections import ConfigDict

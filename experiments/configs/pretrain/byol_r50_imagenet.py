@@ -1,7 +1,8 @@
 """BYOL's term alone, ResNet-50, ImageNet: the instance-level baseline under PixPro's recipe.
 
-Expected: no published number. It is the instance branch of the authors' code (their `--pixpro-ins-loss-weight`) without the pixel task;
-BYOL itself (arXiv 2006.07733) trains longer, with a larger batch and a momentum of 0.996, and averages before its heads.
+Expected: no published number. It is the instance branch of the authors' code (their `--pixpro-ins-loss-weight`) without
+the pixel task; BYOL itself (arXiv 2006.07733) trains longer, with a larger batch and a momentum of 0.996, and averages
+before its heads.
 
 python -m experiments.pretrain --config=experiments/configs/pretrain/byol_r50_imagenet.py --workdir=workdir/byol
 

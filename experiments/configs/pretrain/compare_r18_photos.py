@@ -1,6 +1,7 @@
 """Pretext tasks side by side: ResNet-18 at 96 pixels on a zip of photos, one budget and one recipe for all.
 
-Expected (paper, at its scale): pixel tasks ahead on dense tasks, instance tasks on classification, both together good at both.
+Expected (paper, at its scale): pixel tasks ahead on dense tasks, instance tasks on classification, both together good
+at both.
 
 for task in simclr byol pixcontrast pixpro instance fpn; do for seed in 0 1 2; do
   python -m experiments.pretrain --config=experiments/configs/pretrain/compare_r18_photos.py:$task --config.seed=$seed \

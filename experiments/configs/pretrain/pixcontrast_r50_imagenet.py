@@ -1,9 +1,11 @@
-"""PixContrast, ResNet-50, ImageNet: the paper's first pixel task under the recipe of the second (arXiv 2011.10043, section 3.1).
+"""PixContrast, ResNet-50, ImageNet: the paper's first pixel task under the recipe of the second (arXiv 2011.10043,
+section 3.1).
 
-Expected: 0.7 AP (Pascal VOC) and 2.0 mAP (COCO) less than PixPro, which is about 58.1 and 38.8 (derived from notes on the paper; its
-code and weights were never released). Temperature 0.3; no propagation.
+Expected: 0.7 AP (Pascal VOC) and 2.0 mAP (COCO) less than PixPro, which is about 58.1 and 38.8 (derived from notes on
+the paper; its code and weights were never released). Temperature 0.3; no propagation.
 
-python -m experiments.pretrain --config=experiments/configs/pretrain/pixcontrast_r50_imagenet.py --workdir=workdir/pixcontrast
+python -m experiments.pretrain --config=experiments/configs/pretrain/pixcontrast_r50_imagenet.py \
+    --workdir=workdir/pixcontrast
 
 Variants: 100 (default) and 400 epochs, smoke.
 """

@@ -1,12 +1,14 @@
-"""PixPro on a feature pyramid, ResNet-50, ImageNet: levels P3 to P6, one distance for all (arXiv 2011.10043, section 3.4).
+"""PixPro on a feature pyramid, ResNet-50, ImageNet: levels P3 to P6, one distance for all (arXiv 2011.10043, section
+3.4).
 
-Expected: up to 1.2 mAP more on COCO where head networks are pre-trained too (notes on the paper, for FCOS); no code was released. The
-pyramid has levels 2 to 6, as that of Mask R-CNN, which loads it; level 2 takes no part in the loss.
+Expected: up to 1.2 mAP more on COCO where head networks are pre-trained too (notes on the paper, for FCOS); no code was
+released. The pyramid has levels 2 to 6, as that of Mask R-CNN, which loads it; level 2 takes no part in the loss.
 
 python -m experiments.pretrain --config=experiments/configs/pretrain/pixpro_fpn_r50_imagenet.py --workdir=workdir/fpn
 
-`workdir/fpn/backbone` holds backbone and decoder; `coco_mask_rcnn_r50_fpn_1x.py:aligned` starts from both. Ours, because the
-paper's is unknown: heads shared over levels, 1024 channels wide. Variants: 100 (default) and 400 epochs, smoke.
+`workdir/fpn/backbone` holds backbone and decoder; `coco_mask_rcnn_r50_fpn_1x.py:aligned` starts from both. Ours,
+because the paper's is unknown: heads shared over levels, 1024 channels wide. Variants: 100 (default) and 400 epochs,
+smoke.
 """
 
 from experiments.configs.pretrain import pixpro_r50_imagenet

@@ -1,10 +1,11 @@
 """PixPro with an instance term, ResNet-50, ImageNet (arXiv 2011.10043, section 3.3).
 
-Expected: COCO Mask R-CNN FPN 41.3 box AP after 100 epochs and 41.4 after 400, against 40.8 without the term after 100 (the authors'
-README); ImageNet linear accuracy 66.3 against 55.1 (notes on the paper). The term is SimCLR's, of weight 1, as in the paper; the
-released code has a BYOL-like one instead, and its weights were never published.
+Expected: COCO Mask R-CNN FPN 41.3 box AP after 100 epochs and 41.4 after 400, against 40.8 without the term after 100
+(the authors' README); ImageNet linear accuracy 66.3 against 55.1 (notes on the paper). The term is SimCLR's, of weight
+1, as in the paper; the released code has a BYOL-like one instead, and its weights were never published.
 
-python -m experiments.pretrain --config=experiments/configs/pretrain/pixpro_instance_r50_imagenet.py --workdir=workdir/instance
+python -m experiments.pretrain --config=experiments/configs/pretrain/pixpro_instance_r50_imagenet.py \
+    --workdir=workdir/instance
 
 Variants: 100 (default) and 400 epochs; byol: the released code's term, 100 epochs; smoke.
 """

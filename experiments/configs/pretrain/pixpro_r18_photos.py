@@ -1,12 +1,15 @@
 """PixPro, ResNet-18 at 96 pixels, on a folder or zip of photos: small enough for two processor cores.
 
-Less than the authors' recipe in every size: views of 96 pixels (3 x 3 cells), heads of 1024 and 128 channels, 64 images per step, 20
-epochs. So few steps need longer ones: four times the authors' base rate per 256 images, 2 epochs of warm-up.
+Less than the authors' recipe in every size: views of 96 pixels (3 x 3 cells), heads of 1024 and 128 channels, 64 images
+per step, 20 epochs. So few steps need longer ones: four times the authors' base rate per 256 images, 2 epochs of
+warm-up.
 
-python -m experiments.pretrain --config=experiments/configs/pretrain/pixpro_r18_photos.py --config.source.path=photos.zip --workdir=workdir/photos
+python -m experiments.pretrain --config=experiments/configs/pretrain/pixpro_r18_photos.py \
+    --config.source.path=photos.zip --workdir=workdir/photos
 
-Variants: default: photos without labels, evaluated by the pretext loss; labelled: the source has folders train/CLASS and val/CLASS, and a
-nearest-neighbour probe on the frozen encoder tells how good it is; probe: the same where the labelled images are apart from the photos, in
+Variants: default: photos without labels, evaluated by the pretext loss; labelled: the source has folders train/CLASS
+and val/CLASS, and a nearest-neighbour probe on the frozen encoder tells how good it is; probe: the same where the
+labelled images are apart from the photos, in
 --config.evaluation.bank.path=labelled.zip; smoke.
 """
 

@@ -1,12 +1,14 @@
 """PixPro on the towers of a dense detection head, ResNet-50 with FPN, ImageNet (arXiv 2011.10043, section 3.4).
 
-Expected: up to 1.2 mAP more on COCO (notes on the paper, for FCOS, whose towers end in other normalizations); no code was released.
-Class and box tower of RetinaNet's head, four convolutions each, shared over levels; the task reads both on levels 3 to 6.
+Expected: up to 1.2 mAP more on COCO (notes on the paper, for FCOS, whose towers end in other normalizations); no code
+was released. Class and box tower of RetinaNet's head, four convolutions each, shared over levels; the task reads both
+on levels 3 to 6.
 
-python -m experiments.pretrain --config=experiments/configs/pretrain/pixpro_retinanet_r50_imagenet.py --workdir=workdir/retinanet
+python -m experiments.pretrain --config=experiments/configs/pretrain/pixpro_retinanet_r50_imagenet.py \
+    --workdir=workdir/retinanet
 
-`workdir/retinanet/backbone` holds backbone, decoder and head; `coco_retinanet_r50_fpn_1x.py:aligned` starts from all three. Ours, because
-the paper's is unknown: heads of the task shared over levels and towers, 1024 channels wide.
+`workdir/retinanet/backbone` holds backbone, decoder and head; `coco_retinanet_r50_fpn_1x.py:aligned` starts from all
+three. Ours, because the paper's is unknown: heads of the task shared over levels and towers, 1024 channels wide.
 Variants: 100 (default) and 400 epochs, smoke.
 """
 

@@ -1,7 +1,7 @@
 """SimCLR's term alone, ResNet-50, ImageNet: the instance-level baseline under PixPro's recipe.
 
-Expected: no published number. SimCLR itself (arXiv 2002.05709) has no momentum encoder, a batch of 4096, stronger jitter
-(`--config.views.recipe=SimCLR` here) and reaches 69.3 linear accuracy in 1,000 epochs.
+Expected: no published number. SimCLR itself (arXiv 2002.05709) has no momentum encoder, a batch of 4096, stronger
+jitter (`--config.views.recipe=SimCLR` here) and reaches 69.3 linear accuracy in 1,000 epochs.
 
 python -m experiments.pretrain --config=experiments/configs/pretrain/simclr_r50_imagenet.py --workdir=workdir/simclr
 

@@ -1,9 +1,13 @@
-"""The paper's search of the B series: CIFAR-10, ResNet-50, MobileNetV2 and EfficientNet-B0, 2,000 steps each, evolution with Pareto.
+"""The paper's search of the B series: CIFAR-10, ResNet-50, MobileNetV2 and EfficientNet-B0, 2,000 steps each, evolution
+with Pareto.
 
-Expected (EvoNorm paper): B0, B1 and B2 after 2 days on 5,000 workers; a model took 3 to 10 hours on two cores. Not run here. Numbers that
-the reachable text does not give (window, newcomers, widths, first population, the stability test's step) are marked in the classes.
+Expected (EvoNorm paper): B0, B1 and B2 after 2 days on 5,000 workers; a model took 3 to 10 hours on two cores. Not run
+here. Numbers that the reachable text does not give (window, newcomers, widths, first population, the stability test's
+step) are marked in the classes.
 
-python -m experiments.search --config=experiments/configs/search/evonorm_b_cifar10.py --config.source.path=tfds:cifar10 --workdir=workdir/search --workers=2 --config.study.url=postgresql://HOST/NAME
+python -m experiments.search --config=experiments/configs/search/evonorm_b_cifar10.py \
+    --config.source.path=tfds:cifar10 \
+    --workdir=workdir/search --workers=2 --config.study.url=postgresql://HOST/NAME
 
 The same command on every machine; each needs its own --workdir. Variants: default; smoke.
 """

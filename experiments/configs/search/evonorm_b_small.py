@@ -2,10 +2,11 @@
 
 Expected: nothing is published at this size. What a comparison with random search gave is in the README.
 
-python -m experiments.search --config=experiments/configs/search/evonorm_b_small.py --config.source.path=cifar10.zip --workdir=workdir/search --workers=2
+python -m experiments.search --config=experiments/configs/search/evonorm_b_small.py --config.source.path=cifar10.zip \
+    --workdir=workdir/search --workers=2
 
-Then --mode=rerank, --mode=export. The source is a folder or zip with train/CLASS and test/CLASS. Variants: default; random (search
-without parents); smoke.
+Then --mode=rerank, --mode=export. The source is a folder or zip with train/CLASS and test/CLASS. Variants: default;
+random (search without parents); smoke.
 """
 
 from ml_collections import ConfigDict

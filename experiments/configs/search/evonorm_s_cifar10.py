@@ -1,8 +1,11 @@
-"""The paper's search of the S series: as evonorm_b_cifar10.py, without live batch nodes, 5,000 steps with a cosine schedule.
+"""The paper's search of the S series: as evonorm_b_cifar10.py, without live batch nodes, 5,000 steps with a cosine
+schedule.
 
 Expected (EvoNorm paper): S0, S1 and S2 after 2 days on 5,000 workers. Not run here.
 
-python -m experiments.search --config=experiments/configs/search/evonorm_s_cifar10.py --config.source.path=tfds:cifar10 --workdir=workdir/search --workers=2 --config.study.url=postgresql://HOST/NAME
+python -m experiments.search --config=experiments/configs/search/evonorm_s_cifar10.py \
+    --config.source.path=tfds:cifar10 \
+    --workdir=workdir/search --workers=2 --config.study.url=postgresql://HOST/NAME
 
 Variants: default; smoke.
 """

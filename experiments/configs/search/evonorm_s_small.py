@@ -1,8 +1,10 @@
-"""A search of S-series layers for two cores: as evonorm_b_small.py, without live batch nodes, and with a cosine schedule.
+"""A search of S-series layers for two cores: as evonorm_b_small.py, without live batch nodes, and with a cosine
+schedule.
 
 Expected: nothing is published at this size.
 
-python -m experiments.search --config=experiments/configs/search/evonorm_s_small.py --config.source.path=cifar10.zip --workdir=workdir/search --workers=2
+python -m experiments.search --config=experiments/configs/search/evonorm_s_small.py --config.source.path=cifar10.zip \
+    --workdir=workdir/search --workers=2
 
 Variants: default; random (search without parents); smoke.
 """

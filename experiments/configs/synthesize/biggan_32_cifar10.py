@@ -1,13 +1,15 @@
 """BigGAN-deep on CIFAR-10, small enough for two processor cores: which normalization serves the generator best?
 
-The source is a folder or zip with train/CLASS and test/CLASS; or --config.source.path=tfds:cifar10. Any layer of the generator:
---config.norm_act.name=evonorm_b0 (bn_relu, gn_relu, ln_relu, pixel_relu, evonorm_s0, ...); those that use the batch take it from all
-replicas unless --config.norm_act.synchronized=False. No result at this size is published: the EvoNorm paper's table (FID of B0 and S0
-below that of BatchNorm and GroupNorm with ReLU) is of a BigGAN-deep of full size. Scores need a judge, a run of experiments.classify
-(--config.scores.classifier=workdir/cifar), and are named after it. A step takes 0.35 s of one core (2026-11-23, a busy machine), a run
-about ten minutes.
+The source is a folder or zip with train/CLASS and test/CLASS; or --config.source.path=tfds:cifar10. Any layer of the
+generator:
+--config.norm_act.name=evonorm_b0 (bn_relu, gn_relu, ln_relu, pixel_relu, evonorm_s0, ...); those that use the batch
+take it from all replicas unless --config.norm_act.synchronized=False. No result at this size is published: the EvoNorm
+paper's table (FID of B0 and S0 below that of BatchNorm and GroupNorm with ReLU) is of a BigGAN-deep of full size.
+Scores need a judge, a run of experiments.classify (--config.scores.classifier=workdir/cifar), and are named after it. A
+step takes 0.35 s of one core (2026-11-23, a busy machine), a run about ten minutes.
 
-python -m experiments.synthesize --config=experiments/configs/synthesize/biggan_32_cifar10.py --config.source.path=cifar10.zip --workdir=workdir/gan
+python -m experiments.synthesize --config=experiments/configs/synthesize/biggan_32_cifar10.py \
+    --config.source.path=cifar10.zip --workdir=workdir/gan
 
 Variants: default; smoke.
 """

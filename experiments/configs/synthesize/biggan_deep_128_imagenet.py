@@ -1,11 +1,13 @@
 """BigGAN-deep, 128 x 128 pixels, ImageNet: the EvoNorm paper's image synthesis, with its layer in the generator.
 
-Expected (EvoNorm paper, first version, Table 5; median of 3 seeds): Inception Score and FID of BN-ReLU 118.77 and 7.85, EvoNorm-B0
-101.13 and 6.91, EvoNorm-S0 104.64 and 6.86, GN-ReLU 99.09 and 8.14. The paper does not say at what resolution or with what settings;
-these are BigGAN's (appendix C: batch 2048, Adam with beta_1 = 0, averages of 0.9999), where batch, rates and number of the
-discriminator's steps of BigGAN-deep are unconfirmed. Needs ImageNet as TFRecords or tfds:imagenet2012, and accelerators; not run here.
+Expected (EvoNorm paper, first version, Table 5; median of 3 seeds): Inception Score and FID of BN-ReLU 118.77 and 7.85,
+EvoNorm-B0 101.13 and 6.91, EvoNorm-S0 104.64 and 6.86, GN-ReLU 99.09 and 8.14. The paper does not say at what
+resolution or with what settings; these are BigGAN's (appendix C: batch 2048, Adam with beta_1 = 0, averages of 0.9999),
+where batch, rates and number of the discriminator's steps of BigGAN-deep are unconfirmed. Needs ImageNet as TFRecords
+or tfds:imagenet2012, and accelerators; not run here.
 
-python -m experiments.synthesize --config=experiments/configs/synthesize/biggan_deep_128_imagenet.py --config.source.path=tfds:imagenet2012 \
+python -m experiments.synthesize --config=experiments/configs/synthesize/biggan_deep_128_imagenet.py \
+    --config.source.path=tfds:imagenet2012 \
   --config.norm_act.name=evonorm_b0 --config.scores.inception=imagenet --workdir=workdir/biggan --tpu=local
 
 Variants: default; smoke.

@@ -1,9 +1,10 @@
 """BCCD, three kinds of blood cells, RetinaNet on ResNet-18 with FPN: small enough for two processor cores.
 
-100 images of 640x480 (shared as Pascal VOC folders), brought to 256x192; levels 3 to 5, because no cell is larger than 110 pixels there. Expected:
-val AP50 of at least 0.75 from scratch; see README for what it gave.
+100 images of 640x480 (shared as Pascal VOC folders), brought to 256x192; levels 3 to 5, because no cell is larger than
+110 pixels there. Expected: val AP50 of at least 0.75 from scratch; see README for what it gave.
 
-python -m experiments.prepare --format=voc --names=RBC,WBC,Platelets --root=BCCD --split=train --output=records/bccd   (and --split=val)
+python -m experiments.prepare --format=voc --names=RBC,WBC,Platelets --root=BCCD --split=train --output=records/bccd
+(and --split=val)
 python -m experiments.transfer --config=experiments/configs/transfer/bccd_retinanet_r18.py --workdir=workdir/bccd
 """
 

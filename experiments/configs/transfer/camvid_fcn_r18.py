@@ -1,13 +1,13 @@
 """CamVid, 11 classes, FCN on ResNet-18 at output stride 16: the Cityscapes protocol in small, for two processor cores.
 
-Two 3x3 convolutions of 256 with dilation 6 on level 5 (stride 1, dilation 2), as in `cityscapes_fcn_r50`. Images of 480x360 are
-brought to 256x192 and scored at 480x360; README says what it gave.
+Two 3x3 convolutions of 256 with dilation 6 on level 5 (stride 1, dilation 2), as in `cityscapes_fcn_r50`. Images of
+480x360 are brought to 256x192 and scored at 480x360; README says what it gave.
 
 python -m experiments.prepare --format=camvid --root=camvid --split=train --output=records/camvid   (and --split=val)
 python -m experiments.transfer --config=experiments/configs/transfer/camvid_fcn_r18.py --workdir=workdir/camvid
 
-Variants: default; smoke; probe, probe-smoke: the dense linear probe, one 1x1 convolution on the standardized level 5 of a frozen encoder in
-inference mode.
+Variants: default; smoke; probe, probe-smoke: the dense linear probe, one 1x1 convolution on the standardized level 5 of
+a frozen encoder in inference mode.
 """
 
 from ml_collections import ConfigDict

@@ -1,12 +1,14 @@
 """Cityscapes, FCN on ResNet-50 at output stride 16: PixPro's semantic segmentation protocol.
 
-Expected (abstract): 77.2 mIoU from 400 epochs of PixPro, 76.2 the best method before. MoCo's set-up: two 3x3 convolutions of 256 with
-dilation 6 on level 5 (stride 1, dilation 2), scales 0.5 to 2.0, crop 769, 90,000 steps of 16, rate 0.01, drops at 63,000 and 81,000, decay 1e-4,
-sliding window of 769 with stride 513. Differences: crops of 768 that are cut before they are scaled (Model Garden's order), no aligned corners,
-windows of 768 with stride 512.
+Expected (abstract): 77.2 mIoU from 400 epochs of PixPro, 76.2 the best method before. MoCo's set-up: two 3x3
+convolutions of 256 with dilation 6 on level 5 (stride 1, dilation 2), scales 0.5 to 2.0, crop 769, 90,000 steps of 16,
+rate 0.01, drops at 63,000 and 81,000, decay 1e-4, sliding window of 769 with stride 513. Differences: crops of 768 that
+are cut before they are scaled (Model Garden's order), no aligned corners, windows of 768 with stride 512.
 
-python -m experiments.prepare --format=cityscapes --root=cityscapes --split=train --shards=32 --output=records/cityscapes   (and val)
-python -m experiments.transfer --config=experiments/configs/transfer/cityscapes_fcn_r50.py --config.init=workdir/pixpro/backbone --workdir=W
+python -m experiments.prepare --format=cityscapes --root=cityscapes --split=train --shards=32 \
+    --output=records/cityscapes   (and val)
+python -m experiments.transfer --config=experiments/configs/transfer/cityscapes_fcn_r50.py \
+    --config.init=workdir/pixpro/backbone --workdir=W
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,9 @@
 """COCO, Mask R-CNN with EvoNorm in encoder, pyramid and heads.
 
-Expected (EvoNorm, arXiv v1, Table 4, R-50-FPN; box / mask AP): B0 44.0 / 39.5, S0 43.6 / 39.4, BN-ReLU 42.1 / 37.8, GN-ReLU 42.7 / 38.4;
-46.38 M parameters. The encoder is the pre-activation ResNet-50 that EvoNorm's authors publish their layers in. Training settings are not
-in the part of the paper that could be read; 1024 pixels, 64 images, 135,000 steps, rate 0.1 and decay 4e-5 from scratch are UNCONFIRMED.
+Expected (EvoNorm, arXiv v1, Table 4, R-50-FPN; box / mask AP): B0 44.0 / 39.5, S0 43.6 / 39.4, BN-ReLU 42.1 / 37.8,
+GN-ReLU 42.7 / 38.4; 46.38 M parameters. The encoder is the pre-activation ResNet-50 that EvoNorm's authors publish
+their layers in. Training settings are not in the part of the paper that could be read; 1024 pixels, 64 images, 135,000
+steps, rate 0.1 and decay 4e-5 from scratch are UNCONFIRMED.
 
 python -m experiments.transfer --config=experiments/configs/transfer/coco_mask_rcnn_evonorm_r50_fpn.py:s0 --workdir=W
 

@@ -2,10 +2,12 @@
 
 Expected (the authors' README): box / mask AP 40.0 / 34.8 from 100 epochs, 40.5 / 35.3 from 400, 38.2 / 33.3 supervised.
 
-As `coco_mask_rcnn_r50_fpn_1x`, but region proposals on level 4 alone (anchors 32 to 512, 12,000 to 2,000 regions, in evaluation 6,000 to
-1,000) and level 5 as the head of every region of 14x14, followed by an extra synchronized normalization.
+As `coco_mask_rcnn_r50_fpn_1x`, but region proposals on level 4 alone (anchors 32 to 512, 12,000 to 2,000 regions, in
+evaluation 6,000 to 1,000) and level 5 as the head of every region of 14x14, followed by an extra synchronized
+normalization.
 
-python -m experiments.transfer --config=experiments/configs/transfer/coco_mask_rcnn_r50_c4_1x.py --config.init=workdir/pixpro/backbone --workdir=W
+python -m experiments.transfer --config=experiments/configs/transfer/coco_mask_rcnn_r50_c4_1x.py \
+    --config.init=workdir/pixpro/backbone --workdir=W
 """
 
 from experiments.configs.transfer import coco_mask_rcnn_r50_fpn_1x

@@ -1,14 +1,18 @@
 """COCO, Mask R-CNN on ResNet-50 with FPN, 1x: PixPro's protocol.
 
-Expected (the authors' README): box / mask AP 40.8 / 36.8 from 100 epochs, 41.4 / 37.4 from 400 with instance loss, 39.7 / 35.9 supervised.
+Expected (the authors' README): box / mask AP 40.8 / 36.8 from 100 epochs, 41.4 / 37.4 from 400 with instance loss, 39.7
+/ 35.9 supervised.
 
-detectron2's settings: 16 images, rate 0.02, 90,000 steps, drops at 60,000 and 80,000, warm-up of 1,000 from 1/1000, decay 1e-4, all layers
-trained, synchronized batch normalization everywhere. Differences, Model Garden's: images lie in a square frame of 1088 (a 4:3 photo at short
-side 800, in training 0.8 to 1.0 of it), smooth L1 with its widths, a normalization in region proposals, 91 class numbers with gaps.
+detectron2's settings: 16 images, rate 0.02, 90,000 steps, drops at 60,000 and 80,000, warm-up of 1,000 from 1/1000,
+decay 1e-4, all layers trained, synchronized batch normalization everywhere. Differences, Model Garden's: images lie in
+a square frame of 1088 (a 4:3 photo at short side 800, in training 0.8 to 1.0 of it), smooth L1 with its widths, a
+normalization in region proposals, 91 class numbers with gaps.
 
-python -m experiments.prepare --format=coco --images=coco/train2017 --annotations=coco/annotations/instances_train2017.json --split=train \\
+python -m experiments.prepare --format=coco --images=coco/train2017 \
+    --annotations=coco/annotations/instances_train2017.json --split=train \\
     --shards=64 --output=records/coco   (and val)
-python -m experiments.transfer --config=experiments/configs/transfer/coco_mask_rcnn_r50_fpn_1x.py --config.init=workdir/pixpro/backbone --workdir=W
+python -m experiments.transfer --config=experiments/configs/transfer/coco_mask_rcnn_r50_fpn_1x.py \
+    --config.init=workdir/pixpro/backbone --workdir=W
 
 Variants: default; aligned: the pyramid too comes from --config.init, a run of `pixpro_fpn_r50_imagenet`; smoke.
 """

@@ -1,8 +1,9 @@
 """COCO, Mask R-CNN on SpineNet-96, from scratch.
 
-Expected: the TPU repository's configuration states box 47.18 / mask 41.53 AP with batch normalization. Its settings: 1024 pixels, scales 0.5
-to 2.0, 256 images, 162,050 steps, rate 0.28, drops at 148,160 and 157,420, warm-up of 2,000, decay 4e-5, normalization momentum 0.99.
-EvoNorm's row for this network could not be read: put it in with --config.norm_act.name=evonorm_b0 --config.norm_act.reach=all.
+Expected: the TPU repository's configuration states box 47.18 / mask 41.53 AP with batch normalization. Its settings:
+1024 pixels, scales 0.5 to 2.0, 256 images, 162,050 steps, rate 0.28, drops at 148,160 and 157,420, warm-up of 2,000,
+decay 4e-5, normalization momentum 0.99. EvoNorm's row for this network could not be read: put it in with
+--config.norm_act.name=evonorm_b0 --config.norm_act.reach=all.
 
 python -m experiments.transfer --config=experiments/configs/transfer/coco_mask_rcnn_spinenet96.py --workdir=W
 """

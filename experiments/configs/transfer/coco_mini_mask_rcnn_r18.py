@@ -1,11 +1,13 @@
 """A few COCO images, Mask R-CNN on ResNet-18 with FPN, small enough for two processor cores.
 
-256 pixels, narrow pyramid and heads, few regions. It is there to see that all parts learn: the training images themselves are evaluated, which
-it must come to know by heart.
+256 pixels, narrow pyramid and heads, few regions. It is there to see that all parts learn: the training images
+themselves are evaluated, which it must come to know by heart.
 
-python -m experiments.prepare --format=coco --images=coco_sub/images/train --annotations=coco_sub/annotations/instances_train.json \\
+python -m experiments.prepare --format=coco --images=coco_sub/images/train \
+    --annotations=coco_sub/annotations/instances_train.json \\
     --split=train --share=0.2 --output=records/coco_mini
-python -m experiments.transfer --config=experiments/configs/transfer/coco_mini_mask_rcnn_r18.py --workdir=workdir/coco_mini
+python -m experiments.transfer --config=experiments/configs/transfer/coco_mini_mask_rcnn_r18.py \
+    --workdir=workdir/coco_mini
 
 Variants: c4 (Faster R-CNN R18-C4); s0, b0 (EvoNorm everywhere) and bn, which train with batches of 2; smoke.
 """
@@ -31,7 +33,8 @@ def get_config(variant=""):
     if variant == "c4":
         config.model.include_mask = False
         config.model.rpn_head.num_filters = 128
-        # Every region goes through the last stage of the encoder, which is the time of a step here: fewer, half of them objects.
+        # Every region goes through the last stage of the encoder, which is the time of a step here: fewer, half of them
+        # objects.
         config.model.roi_sampler.update(num_sampled_rois=8, foreground_fraction=0.5)
         config.model.anchor.update(num_scales=4, anchor_size=1.0)
     else:

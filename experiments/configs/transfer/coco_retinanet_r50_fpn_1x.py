@@ -1,11 +1,14 @@
 """COCO, RetinaNet on ResNet-50 with FPN, 1x: the head network that encoders are aligned with.
 
-detectron2's schedule for it: 16 images, rate 0.01, 90,000 steps. Supervised it gives box AP 37.4 there (its model zoo). Differences: those of
-`coco_mask_rcnn_r50_fpn_1x`, and Model Garden's head, which has a normalization, huber loss of width 0.1 and box weight 50.
+detectron2's schedule for it: 16 images, rate 0.01, 90,000 steps. Supervised it gives box AP 37.4 there (its model zoo).
+Differences: those of `coco_mask_rcnn_r50_fpn_1x`, and Model Garden's head, which has a normalization, huber loss of
+width 0.1 and box weight 50.
 
-python -m experiments.transfer --config=experiments/configs/transfer/coco_retinanet_r50_fpn_1x.py --config.init=workdir/pixpro/backbone --workdir=W
+python -m experiments.transfer --config=experiments/configs/transfer/coco_retinanet_r50_fpn_1x.py \
+    --config.init=workdir/pixpro/backbone --workdir=W
 
-Variants: default; aligned: pyramid and head too come from --config.init, a run of `pixpro_retinanet_r50_imagenet`; smoke.
+Variants: default; aligned: pyramid and head too come from --config.init, a run of `pixpro_retinanet_r50_imagenet`;
+smoke.
 """
 
 from experiments.configs.transfer import coco_mask_rcnn_r50_fpn_1x

@@ -1,11 +1,13 @@
 """COCO with 1 % of its labels (about 1,170 images), Faster R-CNN on ResNet-50 with FPN: semi-supervised detection.
 
-The paper has such an experiment; its detector, schedule and numbers could not be read (UNCONFIRMED), so 9,000 steps are a choice. The
-share is drawn by the SHA-256 of image ids, the same everywhere; 1 % is a part of 10 %.
+The paper has such an experiment; its detector, schedule and numbers could not be read (UNCONFIRMED), so 9,000 steps are
+a choice. The share is drawn by the SHA-256 of image ids, the same everywhere; 1 % is a part of 10 %.
 
-python -m experiments.prepare --format=coco --images=coco/train2017 --annotations=coco/annotations/instances_train2017.json --split=train \\
+python -m experiments.prepare --format=coco --images=coco/train2017 \
+    --annotations=coco/annotations/instances_train2017.json --split=train \\
     --share=0.01 --name=train_1pct --output=records/coco
-python -m experiments.transfer --config=experiments/configs/transfer/coco_semi_1pct.py --config.init=workdir/pixpro/backbone --workdir=W
+python -m experiments.transfer --config=experiments/configs/transfer/coco_semi_1pct.py \
+    --config.init=workdir/pixpro/backbone --workdir=W
 """
 
 from experiments.configs.transfer import coco_mask_rcnn_r50_fpn_1x

@@ -1,4 +1,5 @@
-"""What makes any transfer experiment tiny: its `smoke` variant, on drawn scenes, with few channels, few regions and few steps."""
+"""What makes any transfer experiment tiny: its `smoke` variant, on drawn scenes, with few channels, few regions and few
+steps."""
 
 
 def shrink(config):

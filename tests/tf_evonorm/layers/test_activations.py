@@ -1,4 +1,5 @@
-"""Activations behind a normalization: NumPy's formulas in float64 on both generations of Keras, and configs that bring them back."""
+"""Activations behind a normalization: NumPy's formulas in float64 on both generations of Keras, and configs that bring
+them back."""
 
 import math
 

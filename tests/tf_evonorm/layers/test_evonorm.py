@@ -1,4 +1,5 @@
-"""The layers: variables and options, moving variance, replicas, errors, weight decay, baselines against Keras and Addons."""
+"""The layers: variables and options, moving variance, replicas, errors, weight decay, baselines against Keras and
+Addons."""
 
 import numpy as np
 import pytest

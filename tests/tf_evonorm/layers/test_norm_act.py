@@ -1,4 +1,5 @@
-"""What all layers share: signatures, channels, empty batches, masks, training as a tensor, values beyond half precision."""
+"""What all layers share: signatures, channels, empty batches, masks, training as a tensor, values beyond half
+precision."""
 
 import inspect
 

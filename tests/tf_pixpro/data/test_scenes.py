@@ -1,4 +1,5 @@
-"""Scenes: deterministic, labels, boxes, masks and map agree with each other, colour does not give the class away; the TFDS data set."""
+"""Scenes: deterministic, labels, boxes, masks and map agree with each other, colour does not give the class away; the
+TFDS data set."""
 
 import time
 

@@ -166,7 +166,8 @@ print(peak() - before)
 
 @pytest.mark.slow
 def test_large_maps_fit_into_two_gigabytes():
-    """Propagation, loss and gradients of 32 maps of 56x56 cells and 256 channels; all pairs at once would be 1.3 GB an array."""
+    """Propagation, loss and gradients of 32 maps of 56x56 cells and 256 channels; all pairs at once would be 1.3 GB an
+    array."""
     root = pathlib.Path(__file__).resolve().parents[3]
     run = subprocess.run([sys.executable, "-c", PEAK], cwd=root, capture_output=True, text=True, timeout=800)
     assert run.returncode == 0, run.stderr[-2000:]

@@ -1,4 +1,5 @@
-"""The pretext model made of a list of terms, PixContrast by its name, and `.keras` files of version 0.1, which knew no terms."""
+"""The pretext model made of a list of terms, PixContrast by its name, and `.keras` files of version 0.1, which knew no
+terms."""
 
 import pathlib
 

@@ -1,4 +1,5 @@
-"""The task in Model Garden's loop: what a run leaves, resume, replicas, XLA, precision, the stop at a non-finite loss."""
+"""The task in Model Garden's loop: what a run leaves, resume, replicas, XLA, precision, the stop at a non-finite
+loss."""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""What tasks share: optimizers with buffers and loss scale, the count of non-finite steps, one compiled step, rows of all replicas."""
+"""What tasks share: optimizers with buffers and loss scale, the count of non-finite steps, one compiled step, rows of
+all replicas."""
 
 import types
 

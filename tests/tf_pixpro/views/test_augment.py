@@ -79,7 +79,8 @@ def test_operations_are_the_authors_to_two_levels(golden, name):
         expected = archive[f"{key}/{name}"].astype(np.float32)
         expected = expected if expected.ndim == 3 else expected[..., None]
         far = np.abs(np.rint(result) - expected) > 2.0
-        # Pillow's 8-bit hue jumps at whole steps: where rounding falls on the other side, a value moves by up to one step of hue.
+        # Pillow's 8-bit hue jumps at whole steps: where rounding falls on the other side, a value moves by up to one
+        # step of hue.
         assert far.mean() <= (0.002 if name == "hue" else 0.0), key
 
 
@@ -102,7 +103,8 @@ ANY = {"scale": (0.05, 0.6), "ratio": (1 / 6, 6.0), "vertical_flip": 0.5}
 
 @pytest.mark.parametrize("changes", [{}, ANY], ids=["authors", "any geometry"])
 def test_boxes_say_where_the_view_lies(picture, changes):
-    """In a picture whose red is the column and green the row, a view's corner colours are its box, however cut and flipped."""
+    """In a picture whose red is the column and green the row, a view's corner colours are its box, however cut and
+    flipped."""
     make = tf.function(lambda seed: augment.two_views(encoded(picture), seed, (24, 24), "NULL", **changes))
     aspects, upside_down = [], 0
     for seed in range(20):

@@ -52,7 +52,8 @@ def test_operations_are_pillows(name):
     planes = tf.constant(source.transpose(2, 0, 1), tf.float32)
     result = rand_augment.OPERATIONS[name](planes, tf.constant(0.7), tf.constant(-1.0)).numpy().transpose(1, 2, 0)
     far = np.abs(np.rint(result) - expected).max(-1) > 2
-    # Where a place falls between the image and its outside, Pillow takes the fill alone and we a mixture: one line of pixels.
+    # Where a place falls between the image and its outside, Pillow takes the fill alone and we a mixture: one line of
+    # pixels.
     edges = 0.1 if name in ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY") else 0.0
     assert far.mean() <= edges, far.mean()
 
@@ -70,7 +71,8 @@ def test_same_seed_same_image_alone_and_in_tf_data():
 
 
 def test_half_of_the_operations_are_left_out():
-    """Two draws at probability 1/2 leave a quarter of the images as they are (some operations at full strength do nothing too)."""
+    """Two draws at probability 1/2 leave a quarter of the images as they are (some operations at full strength do
+    nothing too)."""
     planes = tf.constant(picture().transpose(2, 0, 1), tf.float32)
     make = tf.function(lambda seed: tf.reduce_all(rand_augment.rand_augmented(planes, seed) == planes))
     same = np.mean([bool(make(tf.constant([seed, 5]))) for seed in range(400)])

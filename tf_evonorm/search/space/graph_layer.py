@@ -188,7 +188,8 @@ class GraphLayer(NormAct):
 
 
 class _Samples(NamedTuple):
-    """What statistics are of: the number of positions of a batch, and their weights [B, ..., 1] where a mask hides some."""
+    """What statistics are of: the number of positions of a batch, and their weights [B, ..., 1] where a mask hides
+    some."""
 
     count: tf.Tensor
     weights: tf.Tensor | None

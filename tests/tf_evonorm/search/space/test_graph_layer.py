@@ -1,4 +1,5 @@
-"""The layer of a graph: known graphs are the hand-written layers, gradients and moving values too; NumPy's numbers; files."""
+"""The layer of a graph: known graphs are the hand-written layers, gradients and moving values too; NumPy's numbers;
+files."""
 
 import functools
 

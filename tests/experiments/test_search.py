@@ -18,6 +18,7 @@ from experiments import search
 from experiments.builders import study as builder
 from experiments.launch.session import Session
 from experiments.studies import search_methods
+from tf_evonorm.mistakes import Mistake
 from tf_evonorm.search.space.graph import BASELINES, Graph
 from tf_evonorm.search.study import report, results
 from tf_evonorm.search.study.evolution import Rules
@@ -320,7 +321,7 @@ def finished(config, folder):
 def test_mistakes_are_reported_before_anything_starts(tmp_path):
     config = config_of("evonorm_b_small")
     config.source.path = str(tmp_path / "nothing")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(Mistake, match=r"config\.source: images come from .* where there is nothing"):
         search.main(Session(config, str(tmp_path), "search"), 1)
     with pytest.raises(ValueError, match=r"--workers must be 1 to .* Received --workers=99"):
         search._search(builder.open_study(config, str(tmp_path)), 99, str(tmp_path))

@@ -77,9 +77,7 @@ def test_each_encoder_is_trained_once_and_evaluated_by_all_measures(tmp_path, ca
         str(tmp_path / "fpn-1/pretrain/backbone")
     ] * 3
     linear, probe, finetuned, pretraining = (call[1] for call in calls[:4])
-    assert [part.width for part in (linear.backbone, probe.encoder, finetuned.encoder, pretraining.encoder)] == [
-        0.25
-    ] * 4
+    assert [one.backbone.width for one in (linear, probe, finetuned, pretraining)] == [0.25] * 4
     assert linear.source.path == pretraining.source.path == "photos.zip" and pretraining.schedule.epochs == 3
     assert (
         linear.freeze.mode == probe.freeze.mode == "inference"

@@ -106,6 +106,8 @@ def start_session(
     """
     if mode == "export":
         config = ConfigDict({**recorded(workdir), "runtime": config.get("runtime", {})})
+    elif "encoder" in config or "layer" in (config.get("norm_act") or {}):  # a config file of version 0.1
+        config = ConfigDict(translated(config.to_dict()))
     if config.get("deterministic"):
         tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(config.get("seed", 0))
@@ -145,7 +147,7 @@ def recorded(workdir: str) -> ConfigDict:
 
 
 def translated(described: dict[str, Any]) -> dict[str, Any]:
-    """A recorded config in today's names: `backbone` was `encoder`, `norm_act.name` was `layer` or not written."""
+    """A config of version 0.1 in today's names: `backbone` was `encoder`, `norm_act.name` was `layer` or not written."""
     described = dict(described)
     if "encoder" in described and "backbone" not in described:
         described["backbone"] = {"name": "resnet", **described.pop("encoder")}

@@ -2,6 +2,7 @@
 one."""
 
 import pytest
+from ml_collections import ConfigDict
 
 from experiments.builders import classifier, pretext
 from experiments.configs.classify import evonorm_r20_cifar10
@@ -36,3 +37,12 @@ def test_recorded_configs_of_before_are_read():
     assert now["norm_act"] == {"name": "bn_relu", "synchronized": True}
     assert session.translated({"norm_act": {"layer": "evonorm_s0"}}) == {"norm_act": {"name": "evonorm_s0"}}
     assert session.translated(now) == now
+
+
+def test_config_files_of_before_are_read(tmp_path):
+    config = pixpro_r18_photos.get_config("smoke").to_dict()
+    config["encoder"], config["norm_act"] = config.pop("backbone"), {"synchronized": False}
+    del config["encoder"]["name"]
+    with session.start_session(ConfigDict(config), str(tmp_path)) as started:
+        assert started.config.backbone.name == "resnet" and started.config.norm_act.name == "bn_relu"
+        assert pretext.pretext_encoder(started.config).output_shape["5"][-1] == 64

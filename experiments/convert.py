@@ -42,7 +42,7 @@ OPTIONS = {
     "weight_decay": "optimizer.weight_decay",
     "aug": "views.recipe",
 }
-# Options that have one value here; another is told, and left.
+# Options that have one value here; another is reported and ignored.
 FIXED = {"optimizer": "lars", "lr_scheduler": "cosine"}
 
 

@@ -179,7 +179,7 @@ def scores(config, classifier="", name="", inception="", limit=None, batch=None,
 
         return rows.enumerate().map(with_latents)
 
-    images(None)  # a source without labels is told now
+    images(None)  # a source without labels is refused here
     return Scores(images, network, splits)
 
 

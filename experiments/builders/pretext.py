@@ -125,7 +125,7 @@ def evaluation(config, schedule: Schedule, kind="knn", bank=None, queries=None, 
 
     def labelled(source, limit):
         settings = {"size": config.views.size, "batch": schedule.batch, "limit": limit}
-        data.labelled_dataset(source, **settings)  # a source without labels is told now
+        data.labelled_dataset(source, **settings)  # a source without labels is refused here
         return lambda context: data.labelled_dataset(source, input_context=context, **settings)
 
     return Probe(labelled(bank, bank_limit), labelled(queries, query_limit), CLASSIFIERS[kind], f"{kind}_accuracy")

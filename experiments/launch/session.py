@@ -147,7 +147,7 @@ def recorded(workdir: str) -> ConfigDict:
 
 
 def translated(described: dict[str, Any]) -> dict[str, Any]:
-    """A config of version 0.1 in today's names: `backbone` was `encoder`, `norm_act.name` was `layer` or not written."""
+    """A config of version 0.1 in today's names: `backbone` was `encoder`; `norm_act.name` was `layer`, or absent."""
     described = dict(described)
     if "encoder" in described and "backbone" not in described:
         described["backbone"] = {"name": "resnet", **described.pop("encoder")}

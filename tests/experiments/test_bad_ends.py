@@ -175,11 +175,11 @@ def test_every_mistake_is_one_clear_line(tmp_path):
     for line, words in CASES.items():
         ended = results[line]
         lines = [text for text in ended["err"].splitlines() if text.strip()]
-        told = lines[-1] if lines else ""
+        answer = lines[-1] if lines else ""
         if (
             ended["code"] in (0, 99)
             or "Traceback" in ended["err"]
-            or not re.search(words, told)
+            or not re.search(words, answer)
             or "out" in ended["left"]
         ):
             wrong.append(f"{line}\n    code {ended['code']}, left {ended['left']}: {ended['err'][-600:]}")

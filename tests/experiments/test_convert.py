@@ -71,8 +71,8 @@ def test_a_converted_model_gives_the_authors_numbers(golden, tmp_path, tag, floa
     given = golden(f"pixpro/c_{tag}_in.npz")
     meta, published = notes(given), authors_state.published(given)
     pth.write(tmp_path / "theirs.pth", published)
-    told = convert.convert(str(tmp_path / "theirs.pth"), str(tmp_path / "ours"))
-    assert "weights at step 0" in told
+    answer = convert.convert(str(tmp_path / "theirs.pth"), str(tmp_path / "ours"))
+    assert "weights at step 0" in answer
     assert_the_authors_numbers(golden, tag, tmp_path / "ours")
 
     encoder = tf_evonorm.backbones.resnet(50, blocks=meta["blocks"], width=1 / meta["width_divisor"])
@@ -109,8 +109,8 @@ def test_a_training_file_goes_on_with_its_buffers(golden, tmp_path, module, floa
         "amp": {"loss_scaler0": {"loss_scale": 65536.0}},
     }
     pth.write(tmp_path / "current.pth", tree, legacy=False)
-    told = convert.convert(str(tmp_path / "current.pth"), str(tmp_path / "ours"))
-    assert told.startswith(f"{tmp_path / 'ours'}: weights and momentum buffers at step 37 of ")
+    answer = convert.convert(str(tmp_path / "current.pth"), str(tmp_path / "ours"))
+    assert answer.startswith(f"{tmp_path / 'ours'}: weights and momentum buffers at step 37 of ")
     model, rule, step = restored(tmp_path / "ours")
     assert step == model.momentum_step == rule.iterations == 37
     named = pytorch_names.names(model)
@@ -126,19 +126,19 @@ def test_a_training_file_goes_on_with_its_buffers(golden, tmp_path, module, floa
     ]
     for index, buffer in enumerate(buffers):
         np.testing.assert_array_equal(again["optimizer"]["state"][index]["momentum_buffer"], buffer)
-    told = convert.convert(str(tmp_path / "again.pth"), str(tmp_path / "twice"))
-    assert "weights and momentum buffers at step 37 of " in told
+    answer = convert.convert(str(tmp_path / "again.pth"), str(tmp_path / "twice"))
+    assert "weights and momentum buffers at step 37 of " in answer
     configs = [(tmp_path / name / "config.json").read_text() for name in ("ours", "twice")]
     assert configs[0] == configs[1]
 
 
-@pytest.mark.parametrize("option, told", [("optimizer", "optimizer=sgd"), ("lr_scheduler", "lr_scheduler=step")])
-def test_what_has_no_counterpart_is_told(golden, tmp_path, option, told):
+@pytest.mark.parametrize("option, answer", [("optimizer", "optimizer=sgd"), ("lr_scheduler", "lr_scheduler=step")])
+def test_what_has_no_counterpart_is_told(golden, tmp_path, option, answer):
     published = authors_state.published(golden("pixpro/c_pixpro_t1_64_in.npz"))
-    published["opt"][option] = told.partition("=")[2]
+    published["opt"][option] = answer.partition("=")[2]
     pth.write(tmp_path / "theirs.pth", {**published, "optimizer": {"state": {}}})
     line = convert.convert(str(tmp_path / "theirs.pth"), str(tmp_path / "ours"))
-    assert ": weights at step 0 of " in line and line.endswith(f"; not taken over: {told}")
+    assert ": weights at step 0 of " in line and line.endswith(f"; not taken over: {answer}")
 
 
 def test_half_precision_runs_find_their_optimizer(golden, tmp_path):
@@ -156,8 +156,8 @@ def test_torchvisions_layout(tmp_path, depth):
         weight.assign(tf.random.stateless_normal(weight.shape, (1, 2)))
     state = {name: pytorch_names._torch(variable) for name, variable in pytorch_names.encoder_names(source).items()}
     pth.write(tmp_path / "resnet.pth", {**state, "fc.weight": np.zeros((9, 8), "f4"), "fc.bias": np.zeros(9, "f4")})
-    told = convert.convert(str(tmp_path / "resnet.pth"), str(tmp_path / "ours"))
-    assert f"resnet{depth}" in told
+    answer = convert.convert(str(tmp_path / "resnet.pth"), str(tmp_path / "ours"))
+    assert f"resnet{depth}" in answer
     found = tf_evonorm.backbones.resnet(depth, width=0.125)
     load_backbone(found, str(tmp_path / "ours" / "backbone"))
     for one, two in zip(source.weights, found.weights):

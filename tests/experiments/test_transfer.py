@@ -1,5 +1,5 @@
 """The transfer binary: every config is the protocol it names, mistakes in one line, each kind trains, is scored, saved,
-gone on with, served."""
+resumed, served."""
 
 import importlib
 import json

@@ -2,7 +2,7 @@
 tf.data.
 
 The order of the images and what is done to each depend only on the seed and on the running number of the example, so
-that several replicas or workers see together what one would see, and a run that starts again at step k goes on with
+that several replicas or workers see together what one would see, and a run that starts again at step k resumes with
 batch k.
 """
 

@@ -52,7 +52,7 @@ class PixProTask(ObjectTask, base_task.Task):
       evaluation: a `Probe`; or input_context -> finite dataset of view batches, on which the pretext loss is taken; or
         None.
       jit_compile: whether XLA compiles the whole step. One replica only; a TPU compiles anyway.
-      logging_dir: folder of the checkpoints. Its latest one tells at which step the images go on.
+      logging_dir: folder of the checkpoints. The images resume at the step of the latest one.
 
     Raises:
       ValueError: from the first step, if jit_compile meets several replicas.

@@ -27,7 +27,7 @@ class ClassificationTask(ObjectTask, image_classification.ImageClassificationTas
       held_out: input_context -> finite dataset of the same.
       num_classes: K.
       label_smoothing: share of the label spread over all classes.
-      logging_dir: folder of the checkpoints. Its latest one tells at which step the images go on.
+      logging_dir: folder of the checkpoints. The images resume at the step of the latest one.
       init: checkpoint of the encoder, see `tf_pixpro.load_backbone`; None starts from scratch.
       name: of the task.
       optimizer: () -> Keras optimizer; None takes Model Garden's, from the trainer's `optimizer_config`.

@@ -66,7 +66,7 @@ def solarized(planes: tf.Tensor) -> tf.Tensor:
 
 
 def blurred(planes: tf.Tensor, sigma: tf.Tensor | float) -> tf.Tensor:
-    """Pillow's GaussianBlur: three box filters of broken width one after another, edges repeated; sigma in pixels, up
+    """Pillow's GaussianBlur: three box filters of fractional width in sequence, edges repeated; sigma in pixels, up
     to 2."""
     _, rows, columns = planes.shape
     down = _blur_matrix(sigma, rows)

@@ -74,8 +74,8 @@ def test_a_missing_package_is_one_line(monkeypatch):
 
 def test_help_shows_the_flags():
     command = [sys.executable, "-m", "experiments.pretrain", "--help"]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert all(f"--{name}:" in told for name in ("config", "workdir", "mode", "tpu"))
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert all(f"--{name}:" in answer for name in ("config", "workdir", "mode", "tpu"))
 
 
 def test_an_unknown_binary_is_one_line():

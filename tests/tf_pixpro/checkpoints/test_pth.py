@@ -1,4 +1,4 @@
-"""PyTorch files without PyTorch: both formats, and what a broken, foreign or hostile file is told."""
+"""PyTorch files without PyTorch: both formats, and the answers to broken, foreign and hostile files."""
 
 import argparse
 import collections

@@ -85,7 +85,7 @@ class Evolution:
 
     Attributes:
       population: the most recent layers, oldest first.
-      told: number of layers that were told and not cached.
+      told: number of layers passed to `tell`, without cached ones.
     """
 
     def __init__(self, rules: Optional[Rules] = None):

@@ -15,6 +15,7 @@ from experiments.launch import session
 from experiments.launch.schedule import Schedule
 from tf_pixpro import data
 from tf_pixpro.train import loop
+from tf_pixpro.views.augment import centre_view
 
 IMAGENET = ["evonorm_r50", "evonorm_mobilenetv2", "evonorm_mnasnet", "evonorm_efficientnet_b0"]
 NAMES = [*(f"{name}_imagenet" for name in IMAGENET), "evonorm_r20_cifar10", "finetune_r18_photos"]
@@ -92,7 +93,7 @@ def test_averages_are_evaluated_kept_and_served(tmp_path):
     answer = tf.saved_model.load(str(tmp_path / "served")).signatures["serving_default"](
         image_bytes=tf.stack([tf.io.encode_png(image) for image in images])
     )
-    views = tf.stack([data.centre_view(tf.io.encode_png(image), (32, 32), 1.0) for image in images])
+    views = tf.stack([centre_view(tf.io.encode_png(image), (32, 32), 1.0) for image in images])
     expected = tf.nn.softmax(kept(views, training=False))
     np.testing.assert_allclose(answer["probabilities"], expected, rtol=1e-4, atol=1e-6)
     assert [name.decode() for name in answer["name"].numpy()] == [names[i] for i in np.argmax(expected, -1)]

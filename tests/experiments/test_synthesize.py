@@ -22,8 +22,8 @@ CONFIGS = ["biggan_32_cifar10", "biggan_deep_128_imagenet"]
 NAMES = ["cat", "dog", "owl"]
 
 
-def config_of(name, variant=""):
-    return importlib.import_module(f"experiments.configs.synthesize.{name}").get_config(variant)
+def config_of(name, variant="", program="synthesize"):
+    return importlib.import_module(f"experiments.configs.{program}.{name}").get_config(variant)
 
 
 def small_generator():
@@ -160,7 +160,7 @@ def test_mistakes(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_is_judged_and_served(tmp_path):
-    judge = config_of("evonorm_r20_cifar10", "smoke")
+    judge = config_of("evonorm_r20_cifar10", "smoke", program="classify")
     judge.norm_act.name = "bn_relu"
     classify.main(session.start_session(judge, str(tmp_path / "judge"), "train"))
     config = config_of("biggan_32_cifar10", "smoke")

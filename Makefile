@@ -20,8 +20,8 @@ test: $(VENV)/installed  ## the quick tests
 keras3: $(VENV)/installed  ## the quick tests of layers, losses, backbones and the pretext model under Keras 3 (PYTHON=python3.12)
 	TF_USE_LEGACY_KERAS=0 $(RUN) -m pytest -n 2
 
-slow: $(VENV)/installed  ## training runs and process kills
-	$(RUN) -m pytest -n 2 -m slow
+slow: $(VENV)/installed  ## training runs and process kills (TESTS=a folder or file for those alone)
+	$(RUN) -m pytest -n 2 -m slow $(TESTS)
 
 thorough: $(VENV)/installed  ## what takes too long for every change: all transfer configs
 	$(RUN) -m pytest -m thorough

@@ -137,8 +137,8 @@ def test_wrong_blocks_are_refused():
 PEAK = """
 import tensorflow as tf
 from tf_pixpro import PixelPropagation
-from tf_pixpro.blocks import BlockPairs
-from tf_pixpro.losses import pixel_consistency
+from tf_pixpro.pretext.losses import pixel_consistency
+from tf_pixpro.pretext.pairwise import BlockPairs
 
 layer = PixelPropagation(block=56)
 boxes = tf.constant([[0.0, 0.0, 0.8, 0.8]] * 32), tf.constant([[0.2, 0.2, 1.0, 1.0]] * 32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import random
 import re
 import time
 from collections.abc import Iterator
@@ -75,6 +76,7 @@ def _install(partial, path, replaced):
                     tf.io.gfile.rename(replaced, path)
                 raise
             _remove(replaced)
+            _pause(attempt)
     _remove(replaced)
 
 
@@ -125,3 +127,9 @@ def _remove(path):
         except tf.errors.OpError:
             if attempt == _ATTEMPTS - 1:
                 raise
+            _pause(attempt)
+
+
+def _pause(attempt):
+    """Waits longer after each attempt, and by chance, so that processes in step fall out of step."""
+    time.sleep(random.uniform(0, 0.001 * 2**attempt))  # seconds; about half a second after ten attempts

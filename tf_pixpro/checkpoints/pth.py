@@ -7,6 +7,7 @@ import io
 import mmap
 import os
 import struct
+import textwrap
 import zipfile
 import zlib
 
@@ -273,7 +274,8 @@ def _foreign(start, size):
 def _sentence(error):
     text = str(error) or type(error).__name__
     if isinstance(error, zipfile.BadZipFile):
-        return f"It is a damaged or incomplete zip archive ({text})."
+        cause = textwrap.shorten(repr(text)[1:-1], 200)  # zipfile puts as many bytes into it as the damaged name claims
+        return f"It is a damaged or incomplete zip archive ({cause})."
     if isinstance(error, RecursionError):
         return "It is nested too deep."
     return text[0].upper() + text[1:]

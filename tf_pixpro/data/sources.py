@@ -161,7 +161,7 @@ def zipped(path: str, split: Optional[str] = None, min_side: int = 32) -> Source
     def content(name):
         try:
             return archive.read(members[name])
-        except (zipfile.BadZipFile, zlib.error, EOFError):
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):  # the last: flags that nobody has set
             return b""  # damaged: counted as an image that cannot be decoded
 
     unreadable = _check(path, names, content, min_side)

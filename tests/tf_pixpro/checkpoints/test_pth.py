@@ -183,6 +183,15 @@ def a_flipped_byte(path):
     path.write_bytes(data)
 
 
+def a_name_of_many_bytes(path):
+    """The length of a member's name is damaged: zipfile reads what follows as part of the name."""
+    pth.write(path, TREE, legacy=False)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x03\x04", 4) + 26  # of the second member, where its header has the length of its name
+    data[at : at + 2] = (60000).to_bytes(2, "little")
+    path.write_bytes(data)
+
+
 def nested(path):
     zipped(path, b"\x80\x02" + b"]" * 100000 + b"a" * 99999 + b".")
 
@@ -217,6 +226,7 @@ BROKEN = {
     a_negative_stride: "which are none",
     a_function_of_storages_called_by_another_name: "asks for torch._utils._rebuild_sparse_tensor",
     a_flipped_byte: "damaged or incomplete zip archive .*CRC",
+    a_name_of_many_bytes: "damaged or incomplete zip",
     nested: "nested too deep",
     unbalanced: "whole and well formed",
 }
@@ -229,6 +239,7 @@ def test_a_broken_file_is_told_what_it_is(tmp_path, make):
     with pytest.raises(ValueError, match=BROKEN[make]) as error:
         pth.read(path)
     assert str(error.value).startswith(f"{str(path)!r} must be a checkpoint that torch.save has written. ")
+    assert len(str(error.value)) < 1000
     assert not (tmp_path / "witness").exists()
 
 

@@ -2,9 +2,11 @@
 
 python -m experiments.convert --input=pixpro_base_r50_400ep.pth --output=workdir/official
 python -m experiments.convert --input=workdir/official --output=again.pth
+python -m experiments.convert --input=moco_v2_800ep.pth --prefix=encoder_q. --output=workdir/moco
 
-The folder then is that of a run: `experiments.export`, `transfer` and `classify` read it, `experiments.pretrain` goes
-on in it. PyTorch is not needed, and nothing in a file is run.
+The folder then is that of a run: `experiments.export`, `transfer` and `classify` read it, `experiments.pretrain`
+resumes it. A ResNet of another method (MoCo, SimCLR, lightly, timm, torchvision, detectron2) becomes a backbone that
+`transfer` and `classify` read. PyTorch is not needed, and nothing in a file is run.
 """
 
 from __future__ import annotations
@@ -12,10 +14,9 @@ from __future__ import annotations
 import functools
 import os
 
-import numpy as np
 import tensorflow as tf
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from official.core import config_definitions
 from official.modeling import performance
 
@@ -25,8 +26,9 @@ from experiments.launch import session as sessions
 from experiments.launch.schedule import Schedule
 from tf_evonorm.atomic import atomic_path
 from tf_evonorm.backbones import resnet
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro import save_backbone
-from tf_pixpro.checkpoints import pth, pytorch_names
+from tf_pixpro.checkpoints import pth, pytorch_names, state_dicts
 from tf_pixpro.train.pretext_task import PixProTask
 
 IMAGENET = 1281167  # images of its training set
@@ -46,14 +48,24 @@ OPTIONS = {
 FIXED = {"optimizer": "lars", "lr_scheduler": "cosine"}
 
 
-def convert(input, output, config=None, images=None) -> str:
+def convert(
+    input: str,
+    output: str,
+    config: ConfigDict | None = None,
+    images: int | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+) -> str:
     """Converts one checkpoint, in the direction that the names say.
 
     Args:
-      input: a `.pth` file; or the folder of a run or of a conversion.
+      input: a `.pth`, `.safetensors` or detectron2's `.pkl` file; or the folder of a run or of a conversion.
       output: a folder to be made; or, for a folder, a `.pth` file.
       config: the experiment's `ConfigDict`, in the place of what the file, or the folder's config.json, says.
       images: in the training set, which tells how long the run is; what the file says, or ImageNet's number.
+      key: entries of the file that lead to the weights, joined by dots; found where there is one such entry.
+      prefix: what the names of the ResNet's weights begin with; found where there is one ResNet. With a prefix only
+        the ResNet is read.
 
     Returns:
       One line about what was written.
@@ -69,46 +81,43 @@ def convert(input, output, config=None, images=None) -> str:
         raise ValueError(f"--output must be a folder to be made. Received {output!r}, which holds something.")
     if tf.io.gfile.isdir(input):
         raise ValueError(f"--output must be a .pth file where --input is a folder. Received {output!r} and {input!r}.")
-    tree = pth.read(input)
-    state, others = _state(tree, input)
+    tree = state_dicts.read(input)
     try:
+        state = state_dicts.state_dict(tree, key)
         with atomic_path(output) as partial:
-            if not any(name.startswith("encoder.") for name in state):
-                return f"{output}: {_encoder(state, partial)}"
-            config = config or _config(pytorch_names.model_arguments(state), others["opt"])
-            return f"{output}: {_run_folder(state, others, partial, config, images)}"
+            if prefix is not None or not _of_authors(state):
+                return f"{output}: {_encoder(state, partial, prefix)}"
+            opt = _opt(tree)
+            config = config or _config(pytorch_names.model_arguments(state), opt)
+            return f"{output}: {_run_folder(state, {**tree, 'opt': opt}, partial, config, images)}"
     except ValueError as error:
-        raise ValueError(f"{input!r} does not hold what it should: {error}") from error
+        raise Mistake(f"{input!r} does not hold what it should: {error}") from error
 
 
-def _state(tree, path):
-    """The weights of a file by name, and what else a training file holds."""
-    others = {}
-    for key in ("model", "state_dict"):
-        if isinstance(tree, dict) and isinstance(tree.get(key), dict):
-            tree, others = tree[key], tree
-            break
-    if not isinstance(tree, dict) or not any(isinstance(value, np.ndarray) for value in tree.values()):
-        held = ", ".join(map(str, list(tree)[:5])) if isinstance(tree, dict) else type(tree).__name__
-        raise ValueError(f"{path!r} must hold a state dict, as it is or as 'model'. Received {held or 'nothing'}.")
-    strange = [name for name, value in tree.items() if not (isinstance(name, str) and isinstance(value, np.ndarray))]
-    if strange:
-        raise ValueError(
-            f"{path!r} must hold tensors by name. Received {', '.join(map(repr, strange[:5]))} beside them."
-        )
-    opt = others.get("opt") or {}
+def _of_authors(state):
+    """Whether these are the weights of the authors' pretext model."""
+    names = ("encoder_k.", "projector_k.", "projector.linear1.", "value_transform.")
+    return any(name.startswith("encoder.") for name in state) and any(name.startswith(names) for name in state)
+
+
+def _opt(tree):
+    """The options of a training file; none of a published one."""
+    opt = tree.get("opt") or {}
     if not isinstance(opt, dict):
-        raise ValueError(f"{path!r} must hold its options as a namespace. Received {type(opt).__name__}.")
-    return pytorch_names.stripped(tree), {**others, "opt": opt}
+        raise ValueError(f"its options must be a namespace. Received {type(opt).__name__}.")
+    return opt
 
 
-def _encoder(state, output):
-    """A ResNet alone; its classifier is left."""
-    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
+def _encoder(state, output, prefix):
+    """A ResNet alone; heads and followers by momentum are left out, by name."""
+    state, prefix, others = state_dicts.encoder_state(state, prefix)
     encoder = resnet(**pytorch_names.encoder_arguments(state))
     pytorch_names.load(pytorch_names.encoder_names(encoder), state)
     save_backbone(encoder, os.path.join(output, "backbone"))
-    return f"{encoder.name}, {encoder.count_params():,} numbers"
+    below = f" below {prefix!r}" if prefix else ""
+    more = f" and {len(others) - 4} more" if len(others) > 4 else ""
+    left = f"; left out: {', '.join(others[:4])}{more}" if others else ""
+    return f"{encoder.name}{below}, {encoder.count_params():,} numbers{left}"
 
 
 def _run_folder(state, others, output, config, images):
@@ -151,7 +160,7 @@ def _to_pth(folder, path, config, images):
     tree = {"opt": _options(config, images), "model": pytorch_names.state(model, batches=2 * step)}
     tree |= {"epoch": step // schedule.epoch, "scheduler": {"last_epoch": step}}
     if hasattr(rule, "buffer_of"):
-        rate = float(schedule.rate(step))
+        rate = float(schedule.learning_rate(step))
         tree["optimizer"] = pytorch_names.buffers(model, rule, lr=rate, initial_lr=schedule.peak)
     pth.write(path, tree)
     return f"{len(tree['model'])} entries at step {step}"
@@ -228,11 +237,13 @@ def _step(others, schedule):
 
 
 def _run():
-    flags.DEFINE_string("input", None, "A .pth file, or the folder of a run.", required=True)
+    flags.DEFINE_string("input", None, "A .pth, .safetensors or .pkl file, or the folder of a run.", required=True)
     flags.DEFINE_string("output", None, "A folder to be made, or a .pth file.", required=True)
     config_flags.DEFINE_config_file("config", help_string="Experiment, in the place of what the input says: FILE.py.")
     flags.DEFINE_integer("images", None, "Images in the training set.", lower_bound=1)
-    names = ("input", "output", "config", "images")
+    flags.DEFINE_string("key", None, "Entries of the file that lead to the weights, such as state_dict.")
+    flags.DEFINE_string("prefix", None, "What the ResNet's names begin with, such as encoder_q. (with the dot).")
+    names = ("input", "output", "config", "images", "key", "prefix")
     sessions.run(lambda _: print(convert(**{name: getattr(flags.FLAGS, name) for name in names})))
 
 

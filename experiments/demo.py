@@ -7,12 +7,14 @@ make demo IMAGES=my_photos/      (or a zip; your own images, no labels needed)
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import flags
 from matplotlib.figure import Figure
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from PIL import Image
 
 from experiments.builders import pretext
@@ -24,7 +26,7 @@ from tf_pixpro.pretext.figures import correspondence_figure, similarity_figure
 _SHOWN = 4
 
 
-def demo(config, workdir: str, images=None) -> dict:
+def demo(config: ConfigDict, workdir: str, images: str | None = None) -> dict[str, list[float]]:
     """Does all of it, saying where it is.
 
     Args:
@@ -38,9 +40,9 @@ def demo(config, workdir: str, images=None) -> dict:
     """
     workdir = os.path.abspath(workdir)
     source = plan(config, images)
-    session = sessions.start_session(config, os.path.join(workdir, "pretrain"), "train")
-    print(f"1. Pre-training on {images or 'synthetic scenes, without their labels'}", flush=True)
-    model, _ = pretext.experiment(session).start()
+    with sessions.start_session(config, os.path.join(workdir, "pretrain"), "train", program="demo") as session:
+        print(f"1. Pre-training on {images or 'synthetic scenes, without their labels'}", flush=True)
+        model, _ = pretext.experiment(session).start()
     examples, rows = ({}, {}) if images else compare(config, session.workdir, workdir)
     figure, saved = os.path.join(workdir, "demo.png"), os.path.join(workdir, "saved_model")
     draw(pretext_pictures(model, config, source), examples, figure)
@@ -60,7 +62,7 @@ def demo(config, workdir: str, images=None) -> dict:
     return rows
 
 
-def plan(config, images=None):
+def plan(config: ConfigDict, images: str | None = None) -> data.Source:
     """Opens the source of the images and sets what follows from their number; the run then has `config.steps` steps.
 
     Args:
@@ -81,7 +83,7 @@ def plan(config, images=None):
     return source
 
 
-def compare(config, pretrained: str, workdir: str):
+def compare(config: ConfigDict, pretrained: str, workdir: str) -> tuple[dict[str, Any], dict[str, list[float]]]:
     """Trains the segmenter from both starts with every seed.
 
     Args:
@@ -96,14 +98,14 @@ def compare(config, pretrained: str, workdir: str):
     labels, settings = config.labels, dict(config.finetune)
     held_out = few_labels.labelled_scenes(labels.held_out, labels.size, seed=config.seed + 2000)
     seeds = range(settings.pop("seeds"))
-    rows = {"from scratch": [], "pre-trained": []}
+    rows: dict[str, list[float]] = {"from scratch": [], "pre-trained": []}
     examples = {"scene": held_out[0][:_SHOWN], "labels": held_out[1][:_SHOWN]}
     print(f"2. Training a segmentation head and the encoder on {labels.scenes} labelled scenes, {2 * len(seeds)} times")
     for seed in seeds:
         train = few_labels.labelled_scenes(labels.scenes, labels.size, seed=config.seed + 1000 + seed)
         for start, scores in rows.items():
             tf.keras.utils.set_random_seed(seed)
-            encoder = pretext.pretext_model(config, steps=None).encoder
+            encoder = pretext.pretext_encoder(config)
             if start == "pre-trained":
                 load_backbone(encoder, pretrained)
             model = few_labels.segmenter(encoder, config.model.level, labels.size)
@@ -117,7 +119,7 @@ def compare(config, pretrained: str, workdir: str):
     return examples, rows
 
 
-def table_of(rows) -> str:
+def table_of(rows: Mapping[str, Sequence[float]]) -> str:
     """Mean, spread (standard deviation over seeds) and every value, in percent, as a Markdown table."""
     lines = ["| start | mIoU, mean ± spread | each seed |", "| --- | --- | --- |"]
     for start, values in rows.items():
@@ -132,7 +134,7 @@ def table_of(rows) -> str:
     return "\n".join(lines)
 
 
-def pretext_pictures(model, config, source) -> list:
+def pretext_pictures(model: tf.keras.Model, config: ConfigDict, source: data.Source) -> list[np.ndarray]:
     """Corresponding cells of two views, and what a cell resembles in both, [h, w, 3] uint8 each, of the image with most
     pairs."""
     views = next(iter(pretext.views(config, source, min(32, source.num_examples))))
@@ -147,7 +149,7 @@ def pretext_pictures(model, config, source) -> list:
     ]
 
 
-def draw(pictures, examples, path: str) -> None:
+def draw(pictures: Sequence[np.ndarray], examples: Mapping[str, np.ndarray], path: str) -> None:
     """Writes one figure: the pictures below each other, then a row of scene, labels and predictions for each
     example."""
     columns, rows = len(examples), len(next(iter(examples.values()), ()))
@@ -155,7 +157,7 @@ def draw(pictures, examples, path: str) -> None:
         2.0 * rows
     ] * bool(rows)
     figure = Figure(figsize=(8, sum(heights)), dpi=100, layout="constrained")
-    parts = figure.subfigures(len(heights), 1, height_ratios=heights)
+    parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
     for part, picture in zip(parts, pictures):
         axes = part.subplots()
         axes.imshow(picture)

@@ -12,6 +12,8 @@ python -m experiments.export --checkpoint=backbone --config=experiments/configs/
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -24,7 +26,14 @@ from tf_pixpro import export_encoder
 from tf_pixpro.export import export_classifier
 
 
-def export(output, workdir=None, best=False, checkpoint=None, config=None, image_size=None) -> str:
+def export(
+    output: str,
+    workdir: str | None = None,
+    best: bool = False,
+    checkpoint: str | None = None,
+    config: Any = None,
+    image_size: Sequence[int] | None = None,
+) -> str:
     """Builds the model that a config describes, reads its weights and writes the SavedModel.
 
     Args:
@@ -44,8 +53,8 @@ def export(output, workdir=None, best=False, checkpoint=None, config=None, image
       ValueError: if the arguments contradict each other, the weights do not fit, or `output` is taken.
     """
     if bool(workdir) == bool(checkpoint) or bool(checkpoint) != (config is not None) or (best and checkpoint):
-        given = {"workdir": workdir, "best": best, "checkpoint": checkpoint, "config": config is not None}
-        given = " ".join(f"--{name}" for name, value in given.items() if value)
+        options = {"workdir": workdir, "best": best, "checkpoint": checkpoint, "config": config is not None}
+        given = " ".join(f"--{name}" for name, value in options.items() if value)
         raise ValueError(
             f"--workdir (with --best), or --checkpoint with --config, is needed. Received {given or 'neither'}."
         )

@@ -118,8 +118,8 @@ def _run() -> None:
         local = not config.value.study.get("url")
         if mode in ("report", "rerank", "export") and local and not os.path.exists(f"{folder}/{builder.DATABASE}"):
             raise Mistake(f"--workdir must be the folder of a search. Received {folder!r}, without {builder.DATABASE}.")
-        session = sessions.start_session(config.value, folder, mode)
-        main(session, flags.FLAGS.workers, flags.FLAGS.parent)
+        with sessions.start_session(config.value, folder, mode, program="search") as session:
+            main(session, flags.FLAGS.workers, flags.FLAGS.parent)
 
     sessions.run(start)
 

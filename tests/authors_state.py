@@ -3,6 +3,7 @@
 from reference import notes
 
 from tf_pixpro.checkpoints import pytorch_names
+from tf_pixpro.checkpoints.state_dicts import state_dict
 
 
 def load(model, archive, prefix="state/") -> dict:
@@ -12,7 +13,7 @@ def load(model, archive, prefix="state/") -> dict:
     """
     named = pytorch_names.names(model)
     state = {name.removeprefix(prefix): archive[name] for name in archive if name.startswith(prefix)}
-    state = pytorch_names.stripped(state)
+    state = state_dict({"model": state})
     if model.instance is None:
         state = {name: value for name, value in state.items() if is_pixel_part(name)}
     pytorch_names.load(named, state)

@@ -169,7 +169,7 @@ def operation_costs(images: Sequence[bytes], size: tuple[int, int]) -> list[tupl
         "- brightness": (lambda x: augment.brightened(x, 1.1), planes, jitter),
         "- contrast": (lambda x: augment.contrasted(x, 1.1), planes, jitter),
         "- saturation": (lambda x: augment.saturated(x, 1.1), planes, jitter),
-        "- hue": (lambda x: augment.hue_turned(x, 0.05), planes, jitter),
+        "- hue": (lambda x: augment.adjusted_hue(x, 0.05), planes, jitter),
         "gray": (augment.gray, planes, one.gray + two.gray),
         "blur": (lambda x: augment.blurred(x, 1.5), planes, one.blur + two.blur),
         "solarize": (augment.solarized, planes, one.solarize + two.solarize),

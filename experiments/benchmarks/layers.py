@@ -155,7 +155,8 @@ def _measured_together(names: Sequence[str], shape: str, dtype: str, mode: str, 
 
 def _cases(name: str, size: Sequence[int], dtype: str) -> dict[Any, tuple[Callable, list]]:
     """Returns the layer of a name and, for an EvoNorm, its plain formula: case -> (forward, variables)."""
-    layer = named.norm_act(name)(dtype=dtype if dtype == "float32" else f"mixed_{dtype}")
+    make: Any = named.norm_act(name)
+    layer = make(dtype=dtype if dtype == "float32" else f"mixed_{dtype}")
     layer.build(size)
     cases: dict[Any, tuple[Callable, list]] = {name: (functools.partial(layer, training=True), layer.trainable_weights)}
     if name.startswith("evonorm"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 from ml_collections import ConfigDict
@@ -11,7 +13,6 @@ from experiments.builders.backbone import backbone, norm_act
 from experiments.builders.run import Run
 from experiments.launch import session as sessions
 from experiments.launch.schedule import Schedule, intervals
-from tf_evonorm.mistakes import Mistake
 from tf_pixpro import data
 from tf_pixpro.checkpoints import save_backbone
 from tf_pixpro.train import loop
@@ -23,14 +24,12 @@ def experiment(session: sessions.Session) -> Run:
     """A classification run.
 
     The sections of its config, in data order, are the keyword arguments of: source: `data.source`; held_out: what
-      changes
-    of it for the images to be evaluated on; max_bad_share: of `data.training_dataset`, for both; views:
+    changes of it for the images to be evaluated on; max_bad_share: of `data.training_dataset`, for both; views:
     `tf_pixpro.transfer.classification.training_view`; evaluation: `held_out_images`; norm_act:
     `tf_evonorm.layers.named.norm_act`; backbone: the function of `tf_evonorm.backbones` that `name` names; init:
     checkpoint of the backbone, if any; freeze: `Frozen`, if only the classifier learns; head: `classifier`; schedule:
-    `Schedule`; rate: `learning_rate`; warmup: `warmup`; optimizer: Model Garden's optimizer of the type that `type`
-    names;
-    average: its EMAConfig, or None; trainer: `intervals`; runtime: its RuntimeConfig.
+    `Schedule`; rate: `learning_rate`; warmup: `warmup`; optimizer: Model Garden's optimizer that `name` names; average:
+    its EMAConfig, or None; trainer: `intervals`; runtime: its RuntimeConfig.
     """
     config, build = session.config, sessions.build
     source, held_out = sources(config)
@@ -39,7 +38,7 @@ def experiment(session: sessions.Session) -> Run:
     evaluation = functools.partial(
         build, held_out_images, "evaluation", config.evaluation, source=held_out, config=config
     )
-    evaluation(context=None)  # refuses a source without labels before the first step
+    data.check_labels(source)
 
     def images(context, start):
         bad = config.get("max_bad_share", 0.01)
@@ -68,24 +67,17 @@ def experiment(session: sessions.Session) -> Run:
 
 
 def sources(config: ConfigDict) -> tuple[data.Source, data.Source]:
-    """(images to learn from, images to be evaluated on), with the same classes.
+    """(images to learn from, images to be evaluated on), whose labels are numbers of the same class names.
 
     Raises:
-      Mistake: if only one of them has some class.
+      Mistake: if the second has no classes, or one that the first lacks.
     """
     source = sessions.build(data.source, "source", config.source)
     held_out = sessions.build(data.source, "held_out", {**config.source, **(config.held_out or {})})
-    if source.class_names != held_out.class_names:
-        missing = sorted({*source.class_names} ^ {*held_out.class_names})
-        raise Mistake(
-            f"both sets must have the same classes. Received {len(source.class_names)} in config.source and "
-            f"{len(held_out.class_names)} in config.held_out; only one of them has {', '.join(missing[:5])}. "
-            "Each class needs an image in both."
-        )
-    return source, held_out
+    return source, data.with_classes(held_out, source.class_names)
 
 
-def model(config, num_classes: int) -> tf.keras.Model:
+def model(config: ConfigDict, num_classes: int) -> tf.keras.Model:
     """The classifier of a config, with new weights."""
     freeze = config.get("freeze")
     made = backbone(
@@ -99,7 +91,15 @@ def model(config, num_classes: int) -> tf.keras.Model:
     return sessions.build(classifier, "head", config.head, backbone=made, num_classes=num_classes)
 
 
-def held_out_images(source, config, context, size=None, batch=None, limit=None, margin=256 / 224) -> tf.data.Dataset:
+def held_out_images(
+    source: data.Source,
+    config: ConfigDict,
+    context: tf.distribute.InputContext | None,
+    size: Sequence[int] | None = None,
+    batch: int | None = None,
+    limit: int | None = None,
+    margin: float = 256 / 224,
+) -> tf.data.Dataset:
     """Pairs (image, label) to evaluate on.
 
     Args:
@@ -114,10 +114,10 @@ def held_out_images(source, config, context, size=None, batch=None, limit=None, 
     return rows.map(lambda row: (row["image"], row["label"]))
 
 
-def optimization(config, schedule: Schedule) -> dict:
+def optimization(config: ConfigDict, schedule: Schedule) -> dict[str, Any]:
     """Model Garden's OptimizationConfig of a config."""
     settings = dict(config.optimizer)
-    kind = settings.pop("type", "sgd")
+    kind = settings.pop("name", "sgd")
     rate = sessions.build(learning_rate, "rate", config.rate, schedule=schedule)
     return {
         "optimizer": {"type": kind, kind: settings},
@@ -133,7 +133,9 @@ def warmup(schedule: Schedule, start: float = 0.0) -> dict:
     return {"type": "linear", "linear": settings} if schedule.warmup_steps else {}
 
 
-def learning_rate(schedule: Schedule, kind="cosine", epochs=None, factor=0.1, end=0.0) -> dict:
+def learning_rate(
+    schedule: Schedule, kind: str = "cosine", epochs: Any = None, factor: float = 0.1, end: float = 0.0
+) -> dict[str, Any]:
     """Model Garden's LrConfig.
 
     Args:
@@ -162,7 +164,7 @@ def learning_rate(schedule: Schedule, kind="cosine", epochs=None, factor=0.1, en
     raise ValueError(f"config.rate.kind must be cosine, step, exponential or constant. Received kind={kind!r}.")
 
 
-def keep(class_names, trained: tf.keras.Model, folder: str):
+def keep(class_names: Sequence[str], trained: tf.keras.Model, folder: str) -> None:
     """Writes what others read of a classifier: its backbone for Model Garden, the whole of it and its labels for
     `restored`."""
     save_backbone(trained.backbone, f"{folder}/backbone")
@@ -171,7 +173,7 @@ def keep(class_names, trained: tf.keras.Model, folder: str):
         file.write("\n".join(class_names) + "\n")
 
 
-def restored(config, folder: str):
+def restored(config: ConfigDict, folder: str) -> tuple[tf.keras.Model, list[str]]:
     """What `keep` wrote.
 
     Args:

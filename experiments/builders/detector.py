@@ -18,9 +18,10 @@ from official.vision.configs import semantic_segmentation as segmentation_config
 from experiments.builders.backbone import backbone, norm_act
 from experiments.builders.run import Run
 from experiments.launch import session as sessions
-from experiments.launch.schedule import OPTIMIZERS
+from experiments.launch.schedule import StepSchedule
 from tf_evonorm.mistakes import Mistake
-from tf_pixpro import WarmupCosine, WarmupStep, save_backbone
+from tf_pixpro import save_backbone
+from tf_pixpro.optimization import OPTIMIZERS
 from tf_pixpro.train import loop
 from tf_pixpro.train.precise_bn import PreciseNorm
 from tf_pixpro.transfer import records, serving, tasks
@@ -49,39 +50,6 @@ KINDS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """How long and how fast.
-
-    Attributes:
-      steps: of the whole run.
-      batch: images per step, over all replicas.
-      rate: learning rate after the warm-up, as it is: the protocols' rates belong to their batch.
-      drops: steps at which it falls to a tenth; None for a cosine to 0.
-      warmup_steps: of a linear warm-up from rate / warmup_factor.
-    """
-
-    steps: int
-    batch: int
-    rate: float
-    drops: tuple | None = None
-    warmup_steps: int = 0
-    warmup_factor: float = 1000.0
-
-    def __post_init__(self):
-        if self.steps < 1 or self.batch < 1:
-            raise ValueError(
-                f"a schedule needs steps and batch of 1 or more. Received steps={self.steps}, batch={self.batch}."
-            )
-
-    @property
-    def learning_rate(self):
-        """The rate by step."""
-        if self.drops is None:
-            return WarmupCosine(self.rate, self.steps, self.warmup_steps, self.warmup_factor, end=0.0)
-        return WarmupStep(self.rate, list(self.drops), 0.1, self.warmup_steps, self.warmup_factor)
-
-
 def experiment(session: sessions.Session) -> Run:
     """A run of detection or segmentation.
 
@@ -91,8 +59,8 @@ def experiment(session: sessions.Session) -> Run:
     encoder: name and the backbone's arguments; model: kind, the builder's own arguments (fcn) and Model Garden's model
     configuration; losses: its losses; init: checkpoint of the encoder, '' for none; init_modules: what is read of it,
     ('backbone',) by default, with 'decoder' and 'head' after a pre-training with `pyramid`; freeze: `Frozen`, if the
-    encoder does not learn; precise_norm_steps: see `precise_norm`; window: of `SegmentationTask`; schedule: `Schedule`;
-    optimizer: name and arguments; trainer, runtime: Model Garden's.
+    encoder does not learn; precise_norm_steps: see `precise_norm`; window: of `SegmentationTask`; schedule:
+    `StepSchedule`; optimizer: name and arguments; trainer, runtime: Model Garden's.
     """
     config, workdir, schedule, params, task = prepared(session)
     for name, mode in (("train_data", "train"), ("validation_data", "eval")):
@@ -129,18 +97,18 @@ def export(session: sessions.Session) -> tf.keras.Model:
     return model
 
 
-def prepared(session: sessions.Session) -> tuple[ConfigDict, str, Schedule, Any, Any]:
+def prepared(session: sessions.Session) -> tuple[ConfigDict, str, StepSchedule, Any, Any]:
     """(config with the paths of drawn records, working folder, schedule, Model Garden's task configuration, task)."""
     config = session.config
     if config.get("scenes"):
         folder = os.path.join(session.workdir, "records")
         config = sessions.build(drawn_records, "scenes", config.scenes, config=config, folder=folder)
-    schedule = sessions.build(Schedule, "schedule", config.schedule)
+    schedule = sessions.build(StepSchedule, "schedule", config.schedule)
     params = task_params(config, schedule)
     return config, session.workdir, schedule, params, make_task(config, schedule, params, session.workdir)
 
 
-def task_params(config, schedule):
+def task_params(config: ConfigDict, schedule: StepSchedule) -> Any:
     """Model Garden's task configuration: what the config says, in its words.
 
     Raises:
@@ -187,7 +155,7 @@ def task_params(config, schedule):
     return params
 
 
-def make_task(config, schedule, params, workdir=None):
+def make_task(config: ConfigDict, schedule: StepSchedule, params: Any, workdir: str | None = None) -> Any:
     """The task of a config, without any weights yet."""
     kind = KINDS[config.model.kind]
     more = {"scores": config.scores.get("kind", "coco")} if "scores" in config else {}
@@ -204,7 +172,7 @@ def make_task(config, schedule, params, workdir=None):
     )
 
 
-def detector(config, params):
+def detector(config: ConfigDict, params: Any) -> tuple[tf.keras.Model, tf.keras.Model]:
     """(model, encoder) of a config, new weights."""
     settings = _plain(config.norm_act)
     reach = settings.pop("reach", "backbone")
@@ -232,15 +200,16 @@ def detector(config, params):
     return model, made
 
 
-def optimizer(config, schedule):
+def optimizer(config: ConfigDict, schedule: StepSchedule) -> tf.keras.optimizers.Optimizer:
     """The optimizer that `config.optimizer.name` names, at the schedule's rate."""
     settings = {"name": "sgd", **_plain(config.optimizer)}
     return sessions.build_named(OPTIMIZERS, "optimizer", settings, learning_rate=schedule.learning_rate)
 
 
-def precise_norm(config, task, experiment, strategy, trainer) -> list:
-    """The action that takes moving statistics anew before each evaluation, if `config.precise_norm_steps` says over how
-    many batches."""
+def precise_norm(
+    config: ConfigDict, task: Any, experiment: Any, strategy: tf.distribute.Strategy, trainer: Any
+) -> list[Callable]:
+    """The action that computes moving statistics before an evaluation, over `config.precise_norm_steps` batches."""
     steps = config.get("precise_norm_steps", 0)
     if not steps:
         return []
@@ -257,7 +226,7 @@ def precise_norm(config, task, experiment, strategy, trainer) -> list:
     return [PreciseNorm(forward, trainer.model, batches, strategy, trainer.global_step, every, steps)]
 
 
-def class_names(input_path) -> dict:
+def class_names(input_path: str) -> dict[Any, str]:
     """Class number, as text, -> name: what `experiments.prepare` left beside the records; empty if it is not there."""
     path = f"{str(input_path).partition('-*')[0]}.json"
     if not tf.io.gfile.exists(path):
@@ -266,12 +235,19 @@ def class_names(input_path) -> dict:
         return json.load(file)["categories"]
 
 
-def drawn_records(config, folder, train=8, validation=4, size=(128, 128), objects=(2, 6)):
+def drawn_records(
+    config: ConfigDict,
+    folder: str,
+    train: int = 8,
+    validation: int = 4,
+    size: tuple[int, int] = (128, 128),
+    objects: tuple[int, int] = (2, 6),
+) -> ConfigDict:
     """Draws synthetic scenes and writes their records; returns a copy of the config with their paths."""
     config = config.copy_and_resolve_references()
     for number, (name, count) in enumerate((("train", train), ("validation", validation))):
         section = config[f"{name}_data"]
-        pictures, categories = records.scenes(os.path.join(folder, name), count, number, tuple(size), tuple(objects))
+        pictures, categories = records.scenes(os.path.join(folder, name), count, number, size, objects)
         records.write_records(
             pictures, categories, folder, name, records.Problems(strict=True), shards=2, progress=False
         )

@@ -1,11 +1,10 @@
-"""Image synthesis from the sections of a config: generator, images, optimizers, scores, what a run keeps, the whole
-run."""
+"""Image synthesis from the sections of a config: networks, images, optimizers, scores, the whole run."""
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -22,6 +21,7 @@ from tf_evonorm import biggan
 from tf_evonorm.layers.named import norm_act
 from tf_evonorm.mistakes import Mistake
 from tf_pixpro import data
+from tf_pixpro.optimization import OPTIMIZERS
 from tf_pixpro.train import loop
 from tf_pixpro.train.precise_bn import PreciseNorm, moving_statistics
 from tf_pixpro.views.augment import centre_view, denormalized, normalized
@@ -31,13 +31,12 @@ def experiment(session: sessions.Session) -> Run:
     """A run of adversarial training.
 
     The sections of its config, in data order, are the keyword arguments of: source: `data.source`; held_out: what
-      changes
-    of it for the images that generated ones are compared with; images: size (height = width, pixels) and flip
+    changes of it for the images that generated ones are compared with; images: size (height = width, pixels) and flip
     (probability); norm_act: `tf_evonorm.layers.named.norm_act`; generator, discriminator: the functions of
     `tf_evonorm.biggan`; schedule: steps and batch (images per step over all replicas); optimizers: generator and
-    discriminator, each of `tf.keras.optimizers.Adam`; training: `AdversarialTask`; collapse_steps: of `StopAtCollapse`;
-    precise_norm_steps: batches over which moving statistics of the averaged generator are computed again; scores:
-    `scores`; pictures: rows and columns of `SamplePictures`; trainer, runtime: Model Garden's.
+    discriminator, each a name, 'adam' by default, and its arguments; training: `AdversarialTask`; collapse_steps: of
+    `StopAtCollapse`; precise_norm_steps: batches over which moving statistics of the averaged generator are computed
+    again; scores: `scores`; pictures: rows and columns of `SamplePictures`; trainer, runtime: Model Garden's.
 
     Without scores, train_and_eval is train.
     """
@@ -98,7 +97,7 @@ def actions(session: sessions.Session, task: AdversarialTask, settings: Any, num
     ]
 
 
-def generator(config, num_classes: int) -> tf.keras.Model:
+def generator(config: ConfigDict, num_classes: int) -> tf.keras.Model:
     """The generator of a config, with new weights; layers that use the batch take that of all replicas unless told
     otherwise."""
     settings = {name: value for name, value in config.norm_act.items() if value is not None}
@@ -109,15 +108,20 @@ def generator(config, num_classes: int) -> tf.keras.Model:
     return sessions.build(biggan.generator, "generator", config.generator, **options)
 
 
-def optimizers(config):
+def optimizers(config: ConfigDict) -> list[tf.keras.optimizers.Optimizer]:
     """The generator's and the discriminator's optimizer."""
     return [
-        sessions.build(tf.keras.optimizers.Adam, f"optimizers.{name}", config.optimizers[name])
+        sessions.build_named(OPTIMIZERS, f"optimizers.{name}", {"name": "adam", **config.optimizers[name]})
         for name in ("generator", "discriminator")
     ]
 
 
-def batches(config, source, context=None, start_step: int = 0) -> tf.data.Dataset:
+def batches(
+    config: ConfigDict,
+    source: data.Source,
+    context: tf.distribute.InputContext | None = None,
+    start_step: int = 0,
+) -> tf.data.Dataset:
     """What `AdversarialTask` trains on; latents and other labels depend, as the images do, on the seed and the running
     number alone."""
     size, latent, classes = config.images.size, config.generator.get("latent", 128), len(source.class_names)
@@ -137,12 +141,20 @@ def batches(config, source, context=None, start_step: int = 0) -> tf.data.Datase
     return data.training_dataset(source, prepare, batch, config.seed, context, start_step)
 
 
-def coloured(view):
+def coloured(view: tf.Tensor) -> tf.Tensor:
     """A normalized view as colours in -1..1."""
     return tf.clip_by_value(denormalized(view) / 127.5 - 1, -1, 1)
 
 
-def scores(config, classifier="", name="", inception="", limit=None, batch=None, splits=10):
+def scores(
+    config: ConfigDict,
+    classifier: str = "",
+    name: str = "",
+    inception: str = "",
+    limit: int | None = None,
+    batch: int | None = None,
+    splits: int = 10,
+) -> Scores | None:
     """What generated images are judged by.
 
     Args:
@@ -179,7 +191,7 @@ def scores(config, classifier="", name="", inception="", limit=None, batch=None,
 
         return rows.enumerate().map(with_latents)
 
-    images(None)  # a source without labels is refused here
+    data.check_labels(held_out)
     return Scores(images, network, splits)
 
 
@@ -213,7 +225,7 @@ def classifier_network(workdir: str, name: str = "") -> gan_scores.FeatureNetwor
     return gan_scores.FeatureNetwork(make, f"frechet_distance_{name}", f"inception_score_{name}")
 
 
-def precise(config, task, experiment, strategy, trainer) -> list:
+def precise(config: ConfigDict, task: Any, experiment: Any, strategy: tf.distribute.Strategy, trainer: Any) -> list:
     """The action that takes the averaged generator's moving statistics anew, before each evaluation and at the end."""
     steps, model, step = config.precise_norm_steps, trainer.model, trainer.global_step
     if not steps or not list(moving_statistics(model.average)):
@@ -232,14 +244,14 @@ def precise(config, task, experiment, strategy, trainer) -> list:
     return [lambda output: anew() if step.numpy() % every == 0 or step.numpy() == last else None]
 
 
-def keep(class_names, trained: Adversaries, folder: str):
+def keep(class_names: Sequence[str], trained: Adversaries, folder: str) -> None:
     """Writes what `restored` reads: the averaged generator and the names of its classes."""
     tf.train.Checkpoint(model=trained.average).write(f"{folder}/generator")
     with tf.io.gfile.GFile(f"{folder}/labels.txt", "w") as file:
         file.write("\n".join(class_names) + "\n")
 
 
-def restored(config, folder: str):
+def restored(config: ConfigDict, folder: str) -> tuple[tf.keras.Model, list[str]]:
     """(the averaged generator that `keep` wrote, class names).
 
     Raises:
@@ -257,7 +269,7 @@ def restored(config, folder: str):
     return kept, class_names
 
 
-def export_synthesis(output: str, folder: str, config) -> str:
+def export_synthesis(output: str, folder: str, config: ConfigDict) -> str:
     """Writes a run's averaged generator as a SavedModel; returns one line about it."""
     kept, class_names = restored(config, folder)
     path = export_generator(kept, output, class_names)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
+from ml_collections import ConfigDict
 
 from experiments.builders.backbone import backbone, norm_act
 from experiments.builders.run import Run
 from experiments.launch import session as sessions
-from experiments.launch.schedule import OPTIMIZERS, Schedule, intervals
+from experiments.launch.schedule import Schedule, intervals
 from tf_pixpro import BYOL, PixContrast, PixelPropagation, PixPro, ProjectionHead, SimCLR, data
+from tf_pixpro.optimization import OPTIMIZERS
 from tf_pixpro.pretext import probe
 from tf_pixpro.train import loop
 from tf_pixpro.train.pretext_task import PixProTask, Probe, pretrain
@@ -56,7 +60,7 @@ def experiment(session: sessions.Session) -> Run:
     )
 
 
-def pretext_model(config, steps: int) -> PixPro:
+def pretext_model(config: ConfigDict, steps: int) -> PixPro:
     """The model of a config, for a run of that many steps; new weights.
 
     The section `model` names its kind, `pixpro` (the default) or `pixcontrast`; a section `instance` adds the term that
@@ -72,7 +76,7 @@ def pretext_model(config, steps: int) -> PixPro:
     return sessions.build_named(MODELS, "model", settings, encoder=pretext_encoder(config), steps=steps, **parts)
 
 
-def pretext_encoder(config) -> tf.keras.Model:
+def pretext_encoder(config: ConfigDict) -> tf.keras.Model:
     """The encoder of a config; new weights."""
     encoder = backbone(config, norm_act=norm_act(config))
     if "pyramid" not in config:
@@ -84,13 +88,21 @@ def pretext_encoder(config) -> tf.keras.Model:
     return sessions.build(pyramid, "pyramid", config.pyramid, backbone=encoder)
 
 
-def optimizer(config, schedule: Schedule) -> tf.keras.optimizers.Optimizer:
+def optimizer(config: ConfigDict, schedule: Schedule) -> tf.keras.optimizers.Optimizer:
     """The optimizer that `config.optimizer.name` names, with the section's other arguments, at the schedule's rate."""
     settings = {"name": "lars", **config.optimizer}
-    return sessions.build_named(OPTIMIZERS, "optimizer", settings, learning_rate=schedule.rate)
+    return sessions.build_named(OPTIMIZERS, "optimizer", settings, learning_rate=schedule.learning_rate)
 
 
-def evaluation(config, schedule: Schedule, kind="knn", bank=None, queries=None, bank_limit=None, query_limit=None):
+def evaluation(
+    config: ConfigDict,
+    schedule: Schedule,
+    kind: str = "knn",
+    bank: Mapping[str, Any] | None = None,
+    queries: Mapping[str, Any] | None = None,
+    bank_limit: int | None = None,
+    query_limit: int | None = None,
+) -> Probe | Callable[..., tf.data.Dataset]:
     """What is evaluated while training.
 
     Args:
@@ -115,23 +127,29 @@ def evaluation(config, schedule: Schedule, kind="knn", bank=None, queries=None, 
             "Put images into train/CLASS "
             "and val/CLASS and name them by bank.split=train and queries.split=val."
         )
-    bank, queries = (
+    first, second = (
         sessions.build(data.source, f"evaluation.{name}", section)
         for name, section in zip(("bank", "queries"), sections[1:])
     )
     if kind == "pretext":
-        steps = max(1, min(query_limit or queries.num_examples, queries.num_examples) // schedule.batch)
-        return lambda context: views(config, queries, schedule.batch, context).take(steps)
+        steps = max(1, min(query_limit or second.num_examples, second.num_examples) // schedule.batch)
+        return lambda context: views(config, second, schedule.batch, context).take(steps)
+    second = data.with_classes(second, first.class_names)
 
     def labelled(source, limit):
         settings = {"size": config.views.size, "batch": schedule.batch, "limit": limit}
-        data.labelled_dataset(source, **settings)  # a source without labels is refused here
         return lambda context: data.labelled_dataset(source, input_context=context, **settings)
 
-    return Probe(labelled(bank, bank_limit), labelled(queries, query_limit), CLASSIFIERS[kind], f"{kind}_accuracy")
+    return Probe(labelled(first, bank_limit), labelled(second, query_limit), CLASSIFIERS[kind], f"{kind}_accuracy")
 
 
-def views(config, source, batch: int, context=None, start_step: int = 0) -> tf.data.Dataset:
+def views(
+    config: ConfigDict,
+    source: data.Source,
+    batch: int,
+    context: tf.distribute.InputContext | None = None,
+    start_step: int = 0,
+) -> tf.data.Dataset:
     """Batches of views as `config.views` says."""
     return sessions.build(
         data.pretrain_dataset,

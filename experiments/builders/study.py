@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
 import numpy as np
@@ -24,7 +24,7 @@ from tf_evonorm.search.trial.rejection import Quality, Stability
 from tf_pixpro import data
 
 DATABASE = "study.db"
-_ANCHORS = {"paper": paper_anchors, "small": small_anchors}
+_ANCHORS: dict[str, Callable] = {"paper": paper_anchors, "small": small_anchors}
 # What identifies an experiment beside the arguments of `Study`: name in the database -> section of the config.
 _SETTINGS = {
     **{name: name for name in ("source", "images", "anchors", "training", "layer", "quality", "stability")},
@@ -129,7 +129,8 @@ def images(config: ConfigDict, folder: str, rerank: bool = False) -> Images:
         name: os.path.join(folder, f"images_{name}.npy") for name in ("train", "train_labels", "test", "test_labels")
     }
     if not all(os.path.exists(path) for path in paths.values()):
-        for name, section, changes in (("train", "source", {}), ("test", "test", config.test)):
+        sections: list[tuple[str, str, dict[str, Any]]] = [("train", "source", {}), ("test", "test", dict(config.test))]
+        for name, section, changes in sections:
             source = sessions.build(data.source, section, {**config.source, **changes})
             side = config.images.size
             rows = list(data.labelled_dataset(source, (side, side), 256, margin=1.0))

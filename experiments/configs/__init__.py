@@ -3,9 +3,10 @@ is."""
 
 import importlib
 import pathlib
+import types
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> types.ModuleType:
     found = sorted(pathlib.Path(__file__).parent.glob(f"*/{name}.py"))
     if not found or name.startswith("_"):
         raise AttributeError(f"no config has this name. Received {name!r}.")

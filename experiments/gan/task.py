@@ -105,12 +105,13 @@ class AdversarialTask(ObjectTask, base_task.Task):
                 f"discriminator_steps={discriminator_steps}, average_decay={average_decay}. BigGAN's are 2 and 0.9999."
             )
         self._make_networks, self._make_optimizers, self._make_batches = networks, optimizers, batches
-        self._scores, self._steps, self._collapse_loss = scores, discriminator_steps, collapse_loss
+        self._scores: Any = scores
+        self._steps, self._collapse_loss = discriminator_steps, collapse_loss
         self._decay, self._start = average_decay, average_start
 
     def build_model(self) -> Adversaries:
         self._networks = self._make_networks()
-        self._judge = self._scores.network.make() if self._scores else None
+        self._judge: Any = self._scores.network.make() if self._scores else None
         return self._networks
 
     def create_optimizer(

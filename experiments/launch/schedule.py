@@ -5,17 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import tensorflow as tf
-
 from experiments.launch.sections import SectionMistake
-from tf_pixpro import LARS, WarmupCosine
-
-OPTIMIZERS = {"lars": LARS, "sgd": tf.keras.optimizers.SGD, "adamw": tf.keras.optimizers.AdamW}
+from tf_pixpro import WarmupCosine, WarmupStep
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How long and how fast.
+    """How long and how fast, in epochs, at a rate that grows with the batch.
 
     Attributes:
       images: in one epoch.
@@ -64,9 +60,43 @@ class Schedule:
         return self.base_rate * self.batch / 256
 
     @property
-    def rate(self) -> WarmupCosine:
+    def learning_rate(self) -> WarmupCosine:
         """The learning rate by step, if it falls as a cosine."""
         return WarmupCosine(self.peak, self.steps, self.warmup_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSchedule:
+    """How long and how fast, in steps, at a rate as it is: the protocols of detection and segmentation.
+
+    Attributes:
+      steps: of the whole run.
+      batch: images per step, over all replicas.
+      rate: learning rate after the warm-up; it belongs to the batch.
+      drops: steps at which it falls to a tenth; None for a cosine to 0.
+      warmup_steps: of a linear warm-up from rate / warmup_factor.
+      warmup_factor: see warmup_steps.
+    """
+
+    steps: int
+    batch: int
+    rate: float
+    drops: tuple | None = None
+    warmup_steps: int = 0
+    warmup_factor: float = 1000.0
+
+    def __post_init__(self):
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(
+                f"a schedule needs steps and batch of 1 or more. Received steps={self.steps}, batch={self.batch}."
+            )
+
+    @property
+    def learning_rate(self) -> WarmupCosine | WarmupStep:
+        """The learning rate by step."""
+        if self.drops is None:
+            return WarmupCosine(self.rate, self.steps, self.warmup_steps, self.warmup_factor, end=0.0)
+        return WarmupStep(self.rate, list(self.drops), 0.1, self.warmup_steps, self.warmup_factor)
 
 
 def intervals(

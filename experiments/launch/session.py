@@ -106,8 +106,8 @@ def start_session(
     """
     if mode == "export":
         config = ConfigDict({**recorded(workdir), "runtime": config.get("runtime", {})})
-    elif "encoder" in config or "layer" in (config.get("norm_act") or {}):  # a config file of version 0.1
-        config = ConfigDict(translated(config.to_dict()))
+    else:
+        config = _of_today(config)
     if config.get("deterministic"):
         tf.config.experimental.enable_op_determinism()
     tf.keras.utils.set_random_seed(config.get("seed", 0))
@@ -147,14 +147,26 @@ def recorded(workdir: str) -> ConfigDict:
 
 
 def translated(described: dict[str, Any]) -> dict[str, Any]:
-    """A config of version 0.1 in today's names: `backbone` was `encoder`; `norm_act.name` was `layer`, or absent."""
+    """A config of version 0.1 in today's names.
+
+    `backbone` was `encoder`; `norm_act.name` was `layer`, or absent; `optimizer.name` of classification was `type`.
+    """
     described = dict(described)
     if "encoder" in described and "backbone" not in described:
         described["backbone"] = {"name": "resnet", **described.pop("encoder")}
     if isinstance(described.get("norm_act"), dict):
         settings = dict(described["norm_act"])
         described["norm_act"] = {"name": settings.pop("layer", "bn_relu"), **settings}
+    if "type" in (described.get("optimizer") or {}):
+        settings = dict(described["optimizer"])
+        described["optimizer"] = {"name": settings.pop("type"), **settings}
     return described
+
+
+def _of_today(config: ConfigDict) -> ConfigDict:
+    """The config itself, or where it comes from a file of version 0.1, the same in today's names."""
+    old = "encoder" in config or "layer" in (config.get("norm_act") or {}) or "type" in (config.get("optimizer") or {})
+    return ConfigDict(translated(config.to_dict())) if old else config
 
 
 @contextlib.contextmanager

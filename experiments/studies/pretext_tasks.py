@@ -18,6 +18,7 @@ import functools
 import pathlib
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -126,7 +127,8 @@ def neighbours(config: ConfigDict, seed: int) -> float:
         load_backbone(encoder, config.init)
     pooled = tf.function(lambda images: tf.reduce_mean(encoder(images, training=False)["5"], axis=[1, 2]))
     sets = []
-    for changed in ({}, config.held_out):
+    changes: list[dict[str, Any]] = [{}, dict(config.held_out)]
+    for changed in changes:
         rows = data.labelled_dataset(data.source(**{**config.source, **changed}), config.views.size)
         batches = [(pooled(row["image"]).numpy(), row["label"].numpy()) for row in rows]
         sets += [np.concatenate(column) for column in zip(*batches)]

@@ -113,12 +113,10 @@ def train(
     """
     config.seed = seed
     logging.use_absl_handler()  # shows warnings only; the rest goes to the log of the run
-    logger = logging.get_absl_logger()
-    handlers = list(logger.handlers)
     try:
-        _, results = experiment(sessions.start_session(config, str(folder), mode)).start()
+        with sessions.start_session(config, str(folder), mode) as session:
+            _, results = experiment(session).start()
     finally:
-        logger.handlers[:] = handlers  # the log of this run gets no lines of the next one
         _release_memory()
     return results
 

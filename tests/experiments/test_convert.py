@@ -193,15 +193,14 @@ def test_files_of_something_else_are_told_what_they_lack(golden, tmp_path):
 
     block = "module.encoder.layer2.0.conv2.weight"
     for tree, words in [
-        ({1: np.zeros(3, "f4")}, "must hold tensors by name. Received 1 beside them"),
-        ({"model": {**weights, "note": "mine"}}, "Received 'note' beside them"),
+        ({1: np.zeros(3, "f4")}, "one dict of weights by name is needed. Received 0"),
         ({"model": {**weights, "module.encoder.conv1.weight": np.array(1.0)}}, "a ResNet has conv1.weight"),
-        ({**published, "opt": [1]}, "must hold its options as a namespace. Received list"),
+        ({**published, "opt": [1]}, "its options must be a namespace. Received list"),
         ({**published, "opt": {"weight_decay": None}}, "its option weight_decay must be of float. Received None"),
         ({**published, "opt": {"num_instances": "many"}}, "its option num_instances must be of int. Received 'many'"),
-        ({"net": 1}, "must hold a state dict, as it is or as 'model'. Received net"),
-        ([1, 2], "Received list"),
-        ({"model": {"cls_token": np.zeros((1, 1, 8), "f4")}}, "Received a state dict of 1 entries such as 'cls_token'"),
+        ({"net": 1}, "one dict of weights by name is needed. Received 0"),
+        ([1, 2], "Received 0.*Save a state_dict"),
+        ({"model": {"cls_token": np.zeros((1, 1, 8), "f4")}}, "Received weights of none among 1 such as 'cls_token'"),
         (without("module.projector."), "have projector.linear1 and projector.linear2"),
         (without("module.encoder_k.", "module.projector_k."), r"encoder_k\.conv1\.weight is missing; .* more"),
         (without("module.encoder.layer3"), "a ResNet has conv1.weight and layer1 to layer4"),

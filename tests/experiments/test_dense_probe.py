@@ -14,13 +14,14 @@ from experiments.configs.transfer import (
     coco_retinanet_r50_fpn_1x,
 )
 from experiments.launch import session
+from experiments.launch.schedule import StepSchedule
 from tf_evonorm.backbones import resnet
 from tf_pixpro import save_backbone
 
 
 def task_of(config):
     config.train_data.input_path = config.validation_data.input_path = "records/none-*"
-    schedule = session.build(detector.Schedule, "schedule", config.schedule)
+    schedule = session.build(StepSchedule, "schedule", config.schedule)
     return detector.make_task(config, schedule, detector.task_params(config, schedule))
 
 

@@ -44,8 +44,8 @@ def test_the_authors_recipe(variant, steps):
     # Source: tools/pixpro_base_r50_{100,400}ep.sh and the loader's 1,251 iterations an epoch.
     config = pixpro_r50_imagenet.get_config(variant)
     schedule = session.build(Schedule, "schedule", config.schedule, images=1281167)
-    assert (schedule.batch, schedule.steps, schedule.rate.warmup_steps) == (1024, steps, 5 * 1251)
-    assert schedule.rate.peak == 4.0
+    assert (schedule.batch, schedule.steps, schedule.learning_rate.warmup_steps) == (1024, steps, 5 * 1251)
+    assert schedule.learning_rate.peak == 4.0
     optimizer = pretext.optimizer(config, schedule)
     assert isinstance(optimizer, LARS)
     assert (optimizer.momentum, optimizer.decay, optimizer.trust_coefficient) == (0.9, 1e-5, 0.001)
@@ -71,7 +71,7 @@ def test_mistakes_in_a_config(tmp_path):
         pretext.pretext_model(ConfigDict({**config, "model": {"levle": "5"}}), 1)
     with pytest.raises(ValueError, match=r"config\.projection .* ProjectionHead.*hiden"):
         pretext.pretext_model(ConfigDict({**config, "projection": {"hiden": 3}}), 1)
-    with pytest.raises(ValueError, match=r"one of lars, sgd, adamw\. Received 'lion'"):
+    with pytest.raises(ValueError, match=r"one of lars, sgd, adam, adamw, rmsprop\. Received 'lion'"):
         pretext.optimizer(ConfigDict({"optimizer": {"name": "lion"}}), schedule)
     with pytest.raises(ValueError, match="Received 'votes'"):
         pretext.evaluation(config, schedule, kind="votes")

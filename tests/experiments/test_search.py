@@ -165,12 +165,13 @@ def test_the_report_is_one_page_with_its_figures(toy_study):
     assert page.count("data:image/png;base64,") == 4 and "http" not in page
     for name in ("rejected", "progress", "accuracy", "anchors"):
         assert tf.io.decode_png(tf.io.read_file(f"{folder}/report/{name}.png")).shape[0] > 100
-    # 20 candidates of 12 seconds, of which 10 are training, and what really went by between them.
+    # 20 candidates of 12 seconds, of which 10 are training; beside them, the machine's own time for checks and proposals.
     spent = results.seconds_by_phase(results.timeline(study))
-    assert (spent["training"], spent["tracing"]) == (200, 40) and 0 < spent["proposing"] < 60
-    total = 240 + spent["proposing"]
+    assert (spent["training"], spent["tracing"]) == (200, 40) and spent["proposing"] > 0
+    total = sum(spent.values())
     assert f"candidates per core-hour<td>{20 * 3600 / total:.0f}" in page
-    assert f"training {20000 / total:.0f} %, tracing {4000 / total:.0f} %, proposing" in page
+    for phase in ("training", "tracing", "proposing"):
+        assert f"{phase} {100 * spent[phase] / total:.0f} %" in page
     assert "<td>0.550 ± 0.071<td>0.700 ± 0.000<td>0.625" in page
     assert "<td>b0<td>baseline<td>0.250<td>0.750<td>0.500" in page
     winner = results.best(study, 1)[0]

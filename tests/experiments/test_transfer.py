@@ -21,6 +21,7 @@ from experiments.configs.transfer import (
     voc_faster_rcnn_r50_c4_24k,
 )
 from experiments.launch import session
+from experiments.launch.schedule import StepSchedule
 from tf_evonorm.backbones import resnet
 from tf_pixpro import save_backbone
 from tf_pixpro.transfer.models import c4
@@ -38,7 +39,7 @@ def config_of(name, variant="smoke"):
 
 
 def params_of(config):
-    return detector.task_params(config, session.build(detector.Schedule, "schedule", config.schedule))
+    return detector.task_params(config, session.build(StepSchedule, "schedule", config.schedule))
 
 
 def run(config, workdir, mode="train_and_eval", strategy=None):
@@ -50,7 +51,7 @@ def run(config, workdir, mode="train_and_eval", strategy=None):
 def test_every_config_is_understood(name):
     config = config_of(name, "")
     params_of(config)
-    detector.optimizer(config, session.build(detector.Schedule, "schedule", config.schedule))
+    detector.optimizer(config, session.build(StepSchedule, "schedule", config.schedule))
     with pytest.raises(ValueError, match="'tiny'"):
         config_of(name, "tiny")
     small = config_of(name)
@@ -67,7 +68,7 @@ def test_the_protocols():
         90000,
         (60000, 80000),
     )
-    rate = session.build(detector.Schedule, "schedule", fpn.schedule).learning_rate
+    rate = session.build(StepSchedule, "schedule", fpn.schedule).learning_rate
     steps = [0, 1000, 59999, 60000, 80000]
     np.testing.assert_allclose([float(rate(s)) for s in steps], [2e-5, 0.02, 0.02, 0.002, 0.0002], rtol=1e-5)
     assert params.losses.l2_weight_decay == 1e-4 and fpn.precise_norm_steps == 200 and fpn.norm_act.synchronized
@@ -216,7 +217,7 @@ def test_the_chain(tmp_path):
     pretrained, _ = pretrain.main(session.Session(pretraining, str(tmp_path / "pretrain"), "train"))
     config = camvid_fcn_r18.get_config("smoke")
     config.init = str(tmp_path / "pretrain" / "backbone")
-    schedule = session.build(detector.Schedule, "schedule", config.schedule)
+    schedule = session.build(StepSchedule, "schedule", config.schedule)
     folder = str(tmp_path / "records")
     drawn = session.build(detector.drawn_records, "scenes", config.scenes, config=config, folder=folder)
     task = detector.make_task(drawn, schedule, params_of(drawn))

@@ -13,7 +13,7 @@ import zlib
 
 import numpy as np
 
-from tf_pixpro.checkpoints import unpickle
+from tf_pixpro.checkpoints import numpy_pickle, unpickle
 
 # What a storage is called, and its numbers; bfloat16 becomes float32.
 STORAGES = {
@@ -158,6 +158,7 @@ class _Reader:
     def __init__(self):
         self.storages = {}
         self.allowed = {
+            **numpy_pickle.ALLOWED,
             "collections.OrderedDict": lambda *items: dict(*items),
             "collections.defaultdict": lambda *_: {},
             "argparse.Namespace": unpickle.Record,
@@ -201,6 +202,8 @@ def _resolved(tree, done=None):
     if id(tree) not in done:
         if isinstance(tree, _Tensor):
             done[id(tree)] = tree.array()
+        elif isinstance(tree, numpy_pickle.Array):
+            done[id(tree)] = tree.view(np.ndarray)
         elif isinstance(tree, dict):
             done[id(tree)] = {_key(key): _resolved(value, done) for key, value in tree.items()}
         elif isinstance(tree, (list, tuple)):

@@ -67,13 +67,6 @@ def encoder_names(encoder: tf.keras.Model) -> dict[str, tf.Variable]:
     return _variables(_encoder_layers("", encoder))
 
 
-def stripped(state: dict) -> dict[str, np.ndarray]:
-    """A state dict without the prefix of data-parallel training and without counts of batches, which nothing here
-    needs."""
-    state = {name.removeprefix("module."): value for name, value in state.items()}
-    return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-
-
 def encoder_arguments(state: dict) -> dict:
     """What the shapes of a ResNet's state dict say of it: keyword arguments of `tf_evonorm.backbones.resnet`.
 
@@ -103,7 +96,7 @@ def model_arguments(state: dict) -> dict[str, dict]:
     """What the shapes of the authors' state dict say of its model: keyword arguments by part.
 
     Args:
-      state: see `stripped`.
+      state: see `tf_pixpro.checkpoints.state_dicts.state_dict`.
 
     Returns:
       {'encoder', 'projection', 'propagation'} and, if the branch is there, 'instance', arguments of `BYOL`.
@@ -139,7 +132,7 @@ def load(named: dict, state: dict) -> None:
 
     Args:
       named: from `names` or `encoder_names`.
-      state: name -> NumPy array in PyTorch's axis order, see `stripped`.
+      state: name -> NumPy array in PyTorch's axis order, see `tf_pixpro.checkpoints.state_dicts.state_dict`.
 
     Raises:
       ValueError: if a name is missing on either side, or a shape differs.

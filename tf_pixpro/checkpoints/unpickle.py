@@ -42,6 +42,14 @@ class Opaque:
         return f"Opaque({self.name!r})"
 
 
+class Built:
+    """What a function of `allowed` makes if the file describes it further: `set_state(state)` takes that."""
+
+    def set_state(self, state: Any) -> None:
+        """Takes what the file says; raises ValueError if it is no such state."""
+        raise NotImplementedError
+
+
 class _Name:
     """A global that a file asks for; nothing but its entry in the list of what is allowed."""
 
@@ -147,6 +155,8 @@ class _Machine:
         state, item = self.stack.pop(), self.stack[-1]
         if isinstance(item, Record):
             item.update(state)
+        elif isinstance(item, Built):
+            item.set_state(state)
         elif not isinstance(item, (dict, Opaque)):  # of an ordered dict, attributes are not kept
             raise ValueError(f"only records and dicts have attributes. Received {type(item).__name__}.")
 

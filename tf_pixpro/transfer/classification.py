@@ -8,13 +8,13 @@ from typing import Any, Callable
 import tensorflow as tf
 from official.vision.configs import image_classification as configs
 from official.vision.modeling import classification_model
-from official.vision.ops import augment as garden
 from official.vision.tasks import image_classification
 
 from tf_pixpro.checkpoints import load_backbone
 from tf_pixpro.train import loop
 from tf_pixpro.train.task import ObjectTask
 from tf_pixpro.views import augment
+from tf_pixpro.views.rand_augment import rand_augmented
 
 
 class ClassificationTask(ObjectTask, image_classification.ImageClassificationTask):
@@ -134,14 +134,13 @@ def training_view(
     Returns:
       (example, seed [2] int32) -> (image [height, width, 3] float32 normalised, label int64).
 
-    Source: Szegedy et al. 2015 (crop), He et al. 2015 (shift), Cubuk et al. 2020 (RandAugment, Model Garden's
-      implementation, which draws from TensorFlow's global seed and not from `seed`: a resumed run therefore draws
-      different operations from an uninterrupted one).
+    Source: Szegedy et al. 2015 (crop), He et al. 2015 (shift), Cubuk et al. 2020 (RandAugment: every operation drawn
+      is applied, at one strength; the operations are those of `tf_pixpro.views.rand_augment`, which has no Cutout,
+      unlike Model Garden's).
     """
     size = tuple(size)
     crop: dict = {"scale": tuple(scale), "ratio": tuple(ratio)}
     view = augment.View(**crop, flip=flip, vertical_flip=vertical_flip, jitter=0.0, gray=0.0)
-    random = garden.RandAugment(randaugment_layers, randaugment_magnitude) if randaugment_layers else None
 
     def prepare(example, seed):
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
@@ -149,8 +148,11 @@ def training_view(
         window = augment.crop_window(seeds[0], *sides, view.scale, view.ratio)
         (crop,) = augment.decode_crops(example["bytes"], [window])
         image, _ = augment.augmented(crop, seeds[1], size, view)
-        if random is not None:
-            image = augment.normalized(tf.cast(random.distort(_colours(image)), tf.float32))
+        if randaugment_layers:
+            planes = tf.transpose(_colours(image), [2, 0, 1])
+            drawn = tf.random.experimental.stateless_fold_in(seed, 3)
+            planes = rand_augmented(planes, drawn, randaugment_layers, randaugment_magnitude, 0.0, 1.0)
+            image = augment.interleaved(planes)
         if shift:
             image = tf.pad(image, [[shift, shift], [shift, shift], [0, 0]])
             image = tf.image.stateless_random_crop(image, [*size, 3], seeds[2])
@@ -160,5 +162,5 @@ def training_view(
 
 
 def _colours(image):
-    """Back from normalized to uint8, which RandAugment works on."""
-    return tf.saturate_cast(tf.round(augment.denormalized(image)), tf.uint8)
+    """Back from normalized to 0..255, which RandAugment works on."""
+    return tf.clip_by_value(tf.round(augment.denormalized(image)), 0.0, 255.0)

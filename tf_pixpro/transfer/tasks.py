@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable
 
 import tensorflow as tf
 from official.vision.tasks import maskrcnn, retinanet, semantic_segmentation
@@ -28,8 +28,17 @@ class _TransferTask(ObjectTask):
         more than the backbone where a `tf_pixpro.transfer.models.pyramid.Pyramid` was pre-trained.
     """
 
-    def __init__(self, params, build, optimizer, init=None, logging_dir=None, name=None, init_modules=("backbone",)):
-        super().__init__(params, logging_dir=logging_dir, name=name)
+    def __init__(
+        self,
+        params: Any,
+        build: Callable[[], tuple[tf.keras.Model, tf.keras.Model]],
+        optimizer: Callable[[], tf.keras.optimizers.Optimizer],
+        init: str | None = None,
+        logging_dir: str | None = None,
+        name: str | None = None,
+        init_modules: Sequence[str] = ("backbone",),
+    ):
+        super().__init__(params, logging_dir=logging_dir, name=name)  # type: ignore[call-arg]  # the other base
         self._build, self._make_optimizer, self._init, self._init_modules = build, optimizer, init, tuple(init_modules)
 
     def build_model(self):
@@ -65,8 +74,18 @@ class SegmentationTask(_TransferTask, semantic_segmentation.SemanticSegmentation
 
     best = ("mean_iou", "higher")
 
-    def __init__(self, *args: Any, window: Mapping[str, int] | None = None, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        params: Any,
+        build: Callable[[], tuple[tf.keras.Model, tf.keras.Model]],
+        optimizer: Callable[[], tf.keras.optimizers.Optimizer],
+        init: str | None = None,
+        logging_dir: str | None = None,
+        name: str | None = None,
+        init_modules: Sequence[str] = ("backbone",),
+        window: Mapping[str, int] | None = None,
+    ):
+        super().__init__(params, build, optimizer, init, logging_dir, name, init_modules)
         self._window = window
 
     def inference_step(self, inputs: tf.Tensor, model: tf.keras.Model) -> dict[str, tf.Tensor]:
@@ -93,8 +112,18 @@ class RetinaNetTask(_TransferTask, retinanet.RetinaNetTask):
 
     best = ("AP", "higher")
 
-    def __init__(self, *args: Any, scores: str = "coco", **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        params: Any,
+        build: Callable[[], tuple[tf.keras.Model, tf.keras.Model]],
+        optimizer: Callable[[], tf.keras.optimizers.Optimizer],
+        init: str | None = None,
+        logging_dir: str | None = None,
+        name: str | None = None,
+        init_modules: Sequence[str] = ("backbone",),
+        scores: str = "coco",
+    ):
+        super().__init__(params, build, optimizer, init, logging_dir, name, init_modules)
         self._scores = scores
 
     def build_metrics(self, training: bool = True) -> list[tf.keras.metrics.Metric]:
@@ -109,8 +138,18 @@ class MaskRCNNTask(_TransferTask, maskrcnn.MaskRCNNTask):
 
     best = ("AP", "higher")
 
-    def __init__(self, *args: Any, scores: str = "coco", **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        params: Any,
+        build: Callable[[], tuple[tf.keras.Model, tf.keras.Model]],
+        optimizer: Callable[[], tf.keras.optimizers.Optimizer],
+        init: str | None = None,
+        logging_dir: str | None = None,
+        name: str | None = None,
+        init_modules: Sequence[str] = ("backbone",),
+        scores: str = "coco",
+    ):
+        super().__init__(params, build, optimizer, init, logging_dir, name, init_modules)
         self._scores = scores
 
     def forward(self, inputs: Any, model: tf.keras.Model) -> None:

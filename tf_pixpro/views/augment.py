@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_pixpro.geometry import crop_box, flip_box
-from tf_pixpro.views.colour import blurred, brightened, contrasted, gray, hue_turned, saturated, solarized
+from tf_pixpro.views.colour import adjusted_hue, blurred, brightened, contrasted, gray, saturated, solarized
 from tf_pixpro.views.decode import decode_image, image_size
 from tf_pixpro.views.orientation import jpeg_orientation
 from tf_pixpro.views.rand_augment import rand_augmented
@@ -318,7 +318,7 @@ def jittered(planes: tf.Tensor, draws: tf.Tensor, view: View) -> tf.Tensor:
     # `tf.switch_case` would be unfolded into the graph, where branches not taken still cost two milliseconds at 224
     # pixels.
     specs = [tf.TensorSpec(planes.shape, tf.float32), tf.TensorSpec([], tf.float32)]
-    changes = [tf.function(c).get_concrete_function(*specs) for c in (brightened, contrasted, saturated, hue_turned)]
+    changes = [tf.function(c).get_concrete_function(*specs) for c in (brightened, contrasted, saturated, adjusted_hue)]
     for place in range(4):
         inputs = [planes, amounts[place]]
         (planes,) = tf.raw_ops.Case(

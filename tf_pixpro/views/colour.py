@@ -36,8 +36,8 @@ def saturated(planes: tf.Tensor, factor: tf.Tensor | float) -> tf.Tensor:
     return _clipped(planes * factor + luma(planes) * (1 - factor))
 
 
-def hue_turned(planes: tf.Tensor, turn: tf.Tensor | float) -> tf.Tensor:
-    """Hue turned by a share of the circle, in Pillow's 8-bit HSV: hue and saturation are cut to whole 255ths."""
+def adjusted_hue(planes: tf.Tensor, turn: tf.Tensor | float) -> tf.Tensor:
+    """Hue rotated by a fraction of the circle, in Pillow's 8-bit HSV: hue and saturation are cut to whole 255ths."""
     red, green, blue = tf.unstack(tf.round(planes))
     value = tf.maximum(tf.maximum(red, green), blue)
     chroma = value - tf.minimum(tf.minimum(red, green), blue)
@@ -61,7 +61,7 @@ def gray(planes: tf.Tensor) -> tf.Tensor:
 
 
 def solarized(planes: tf.Tensor) -> tf.Tensor:
-    """Values from 128 on turned around: of a value and 255 less it, whichever is smaller."""
+    """Values from 128 on inverted: of a value and 255 less it, whichever is smaller."""
     return tf.minimum(planes, 255.0 - planes)
 
 

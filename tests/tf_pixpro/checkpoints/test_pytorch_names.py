@@ -8,6 +8,7 @@ import pytest
 import tf_evonorm
 from tf_pixpro import BYOL, LARS, PixContrast, PixelPropagation, PixPro, ProjectionHead, SimCLR
 from tf_pixpro.checkpoints import pytorch_names
+from tf_pixpro.checkpoints.state_dicts import state_dict
 
 
 def model(layers=1, instance=False, blocks=None):
@@ -49,7 +50,7 @@ def test_state_and_buffers_come_back():
         rule.build(pretext.trainable_weights)
     for variable in (*one.weights[:-1], *rules[0].momentums):
         variable.assign(random.normal(size=variable.shape))
-    pytorch_names.load(pytorch_names.names(two), pytorch_names.stripped(pytorch_names.state(one, 6)))
+    pytorch_names.load(pytorch_names.names(two), state_dict({"model": pytorch_names.state(one, 6)}))
     pytorch_names.load_buffers(two, rules[1], pytorch_names.buffers(one, rules[0]))
     for a, b in zip((*one.weights[:-1], *rules[0].momentums), (*two.weights[:-1], *rules[1].momentums)):
         np.testing.assert_array_equal(a, b, err_msg=a.name)
@@ -58,7 +59,7 @@ def test_state_and_buffers_come_back():
 
 def test_what_does_not_fit_is_named_and_nothing_changes():
     ours = model(blocks=(1, 1, 1, 1))
-    state, named = pytorch_names.stripped(pytorch_names.state(ours)), pytorch_names.names(ours)
+    state, named = state_dict({"model": pytorch_names.state(ours)}), pytorch_names.names(ours)
     before = [w.numpy() for w in ours.weights]
     changed = {name: value + 1 for name, value in state.items()}
     for change, words in [

@@ -43,10 +43,16 @@ def test_a_shift_moves_the_image_and_zeros_come_in(image):
 
 def test_randaugment_works_on_the_colours_of_the_image(image):
     np.testing.assert_array_equal(classification._colours(tf.constant(prepared(image))), image)
-    tf.random.set_seed(0)
-    varied = [prepared(image, randaugment_layers=2) for _ in range(4)]
+    varied = [prepared(image, (seed, 0), randaugment_layers=2) for seed in range(4)]
     assert all(v.shape == (32, 32, 3) and np.isfinite(v).all() for v in varied)
-    assert any(not np.allclose(v, prepared(image)) for v in varied)
+    assert all(not np.allclose(v, prepared(image, (seed, 0))) for seed, v in enumerate(varied))
+
+
+def test_randaugment_depends_on_the_seed_of_the_image_alone(image):
+    first = prepared(image, (5, 6), randaugment_layers=2)
+    tf.random.set_seed(1)
+    np.testing.assert_array_equal(prepared(image, (5, 6), randaugment_layers=2), first)
+    assert not np.array_equal(prepared(image, (5, 7), randaugment_layers=2), first)
 
 
 def test_kernels_alone_are_decayed():

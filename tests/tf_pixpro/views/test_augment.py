@@ -58,7 +58,7 @@ OPERATIONS = {
     "brightness": augment.brightened,
     "contrast": augment.contrasted,
     "saturation": augment.saturated,
-    "hue": augment.hue_turned,
+    "hue": augment.adjusted_hue,
     "blur": augment.blurred,
     "grayscale": lambda image, _: augment.gray(image),
     "solarize128": lambda image, _: augment.solarized(image),

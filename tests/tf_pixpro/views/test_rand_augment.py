@@ -52,8 +52,8 @@ def test_operations_are_pillows(name):
     planes = tf.constant(source.transpose(2, 0, 1), tf.float32)
     result = rand_augment.OPERATIONS[name](planes, tf.constant(0.7), tf.constant(-1.0)).numpy().transpose(1, 2, 0)
     far = np.abs(np.rint(result) - expected).max(-1) > 2
-    # Where a place falls between the image and its outside, Pillow takes the fill alone and we a mixture: one line of
-    # pixels.
+    # Where a position falls between the image and its outside, Pillow takes the fill alone and we a mixture: one line
+    # of pixels.
     edges = 0.1 if name in ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY") else 0.0
     assert far.mean() <= edges, far.mean()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
 MODES = ("inference", "training")
@@ -16,7 +14,6 @@ class Frozen(tf.keras.Model):
       encoder: a built `tf.keras.Model`; its weights stay its own, to be loaded and saved as those of any encoder.
       mode: 'inference' normalises with the moving statistics, whatever the model around it does, and changes nothing;
         'training' lets a model in training normalise with the batch, and the moving statistics follow.
-
       standardize: whether the highest level is brought to mean 0 and variance 1 by channel, with moving statistics of
         the batches that the model around it is trained on. A linear layer on it stays one, and the same learning rate
         fits encoders whose features differ in size.
@@ -35,11 +32,10 @@ class Frozen(tf.keras.Model):
         mode: str = "inference",
         standardize: bool = False,
         name: str = "frozen",
-        **kwargs: Any,
     ):
         if mode not in MODES:
             raise ValueError(f"the mode of a frozen encoder must be {' or '.join(MODES)}. Received mode={mode!r}.")
-        super().__init__(name=name, **kwargs)
+        super().__init__(name=name)
         self.encoder, self.mode, self.norm = encoder, mode, None
         if standardize:
             self.norm = tf.keras.layers.BatchNormalization(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 from official.vision.modeling.decoders.fpn import FPN
@@ -63,9 +62,9 @@ class Pyramid(tf.keras.Model):
         filters: int = 256,
         towers: int = 0,
         synchronized: bool = True,
-        **kwargs: Any,
+        name: str | None = None,
     ):
-        super().__init__(**kwargs)
+        super().__init__(name=name)
         specs = getattr(backbone, "output_specs", {})
         if str(min_level) not in specs or not min_level <= max_level:
             raise ValueError(
@@ -124,8 +123,9 @@ class Towers(RetinaNetHead):
     def call(self, features, training=False):
         return super().call(features)  # its normalizations learn `training` from this call
 
-    def _build_prediction_tower(self, *args, **kwargs):
-        convolutions, norms, _ = super()._build_prediction_tower(*args, **kwargs)
+    def _build_prediction_tower(self, net_name, predictor_name, conv_op, bn_op, predictor_kwargs):
+        tower = super()._build_prediction_tower(net_name, predictor_name, conv_op, bn_op, predictor_kwargs)
+        convolutions, norms, _ = tower
         return convolutions, norms, tf.identity
 
 

@@ -35,7 +35,7 @@ def predict(
     threshold: float = 0.5,
     annotations: Optional[str] = None,
     limit: Optional[int] = None,
-    exif: str = "apply",
+    exif: Optional[str] = None,
     progress: bool = True,
 ) -> list:
     """Predicts every image of a folder.
@@ -50,7 +50,8 @@ def predict(
       annotations: a COCO file whose image ids are taken; images not in it are left out. Otherwise they are numbered
         from 1.
       limit: at most so many images.
-      exif: 'apply' predicts and draws on images as displayed, by their EXIF orientation, 'ignore' on the stored pixels.
+      exif: 'apply' predicts and draws on images as displayed, by their EXIF orientation, 'ignore' on the stored pixels;
+        None does what the records were made with that the model learned from.
       progress: whether to draw a bar.
 
     Returns:
@@ -60,9 +61,10 @@ def predict(
     Raises:
       Mistake: if there is no SavedModel or no image, no image can be decoded, or an image would be written over.
     """
-    if exif not in ("apply", "ignore"):
+    if exif not in (None, "apply", "ignore"):
         raise Mistake(f"exif must be apply or ignore. Received {exif!r}.")
     described = _described(saved_model)
+    upright = described.get("exif", True) if exif is None else exif == "apply"
     paths, numbers = _numbers(images, annotations)
     names = sorted(numbers)[:limit]
     targets = _targets(names, paths, output)
@@ -70,7 +72,7 @@ def predict(
     results, left_out = [], []
     for name in tqdm(names, unit="image", disable=not progress, dynamic_ncols=True):
         try:
-            encoded, _, size = stored_image(read(paths[name]), exif == "apply")
+            encoded, _, size = stored_image(read(paths[name]), upright)
         except Mistake as error:
             left_out.append(f"{name} ({error})")
             continue
@@ -253,7 +255,7 @@ def _run():
     flags.DEFINE_string("saved_model", None, "Folder of the exported model.", required=True)
     flags.DEFINE_string("images", None, "Folder of images.", required=True)
     flags.DEFINE_string("output", None, "Folder of drawings and predictions.json.", required=True)
-    flags.DEFINE_enum("exif", "apply", ["apply", "ignore"], "Turn images as viewers show them, or take stored pixels.")
+    flags.DEFINE_enum("exif", None, ["apply", "ignore"], "As viewers show them, or stored pixels; as in training.")
     flags.DEFINE_float("threshold", 0.5, "Least score of what is drawn.")
     flags.DEFINE_string("annotations", None, "COCO file whose image ids are taken.")
     flags.DEFINE_integer("limit", None, "At most so many images.")

@@ -92,7 +92,9 @@ def export(session: sessions.Session) -> tf.keras.Model:
     checkpoint = best if tf.train.latest_checkpoint(best) else workdir
     model = task.build_model()
     served = os.path.join(workdir, "saved_model")
-    serving.export_transfer(model, params, served, checkpoint, class_names(params.validation_data.input_path))
+    summary = _summary(params.validation_data.input_path)
+    exif = summary.get("exif", True)  # as the records were made, so the served model sees what it was trained on
+    serving.export_transfer(model, params, served, checkpoint, summary.get("categories", {}), exif)
     print(f"{served}: {tf.train.latest_checkpoint(checkpoint)}, {', '.join(serving.SIGNATURES)}")
     return model
 
@@ -228,11 +230,16 @@ def precise_norm(
 
 def class_names(input_path: str) -> dict[Any, str]:
     """Class number, as text, -> name: what `experiments.prepare` left beside the records; empty if it is not there."""
+    return _summary(input_path).get("categories", {})
+
+
+def _summary(input_path):
+    """What `experiments.prepare` says of its records; empty if it is not there."""
     path = f"{str(input_path).partition('-*')[0]}.json"
     if not tf.io.gfile.exists(path):
         return {}
     with tf.io.gfile.GFile(path) as file:
-        return json.load(file)["categories"]
+        return json.load(file)
 
 
 def drawn_records(

@@ -182,14 +182,21 @@ def reading(folder):
     return str(folder)
 
 
-@pytest.mark.parametrize("exif, size", [("apply", (80, 60)), ("ignore", (60, 80))])
-def test_orientation_of_photos(tmp_path, exif, size):
-    """An older model, which does not turn images itself: drawn on the image as displayed or as stored."""
+@pytest.mark.parametrize("recorded", [None, True, False])
+@pytest.mark.parametrize("exif", [None, "apply", "ignore"])
+def test_orientation_of_photos(tmp_path, recorded, exif):
+    """A model that does not turn images itself: drawn as displayed or as stored, by default as it learned them."""
+    upright = recorded is not False if exif is None else exif == "apply"
+    size = (80, 60) if upright else (60, 80)
     (tmp_path / "images").mkdir()
     tag = Image.Exif()
     tag[0x0112] = 6
     Image.new("RGB", (80, 60), (200, 200, 200)).save(tmp_path / "images" / "a.jpg", exif=tag)
     saved = reading(tmp_path / "saved")
+    if recorded is not None:
+        (tmp_path / "saved" / "labels.json").write_text(
+            json.dumps({"kind": "detector", "labels": {}, "exif": recorded})
+        )
     (entry,) = predict.predict(saved, str(tmp_path / "images"), str(tmp_path / "out"), exif=exif, progress=False)
     assert entry["bbox"] == [0, 0, size[1], size[0]]
     drawn = Image.open(tmp_path / "out" / "a.png")

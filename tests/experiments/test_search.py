@@ -165,7 +165,7 @@ def test_the_report_is_one_page_with_its_figures(toy_study):
     assert page.count("data:image/png;base64,") == 4 and "http" not in page
     for name in ("rejected", "progress", "accuracy", "anchors"):
         assert tf.io.decode_png(tf.io.read_file(f"{folder}/report/{name}.png")).shape[0] > 100
-    # 20 candidates of 12 seconds, of which 10 are training; beside them, the machine's own time for checks and proposals.
+    # 20 candidates of 12 seconds, of which 10 are training; and what checks and proposals took this machine.
     spent = results.seconds_by_phase(results.timeline(study))
     assert (spent["training"], spent["tracing"]) == (200, 40) and spent["proposing"] > 0
     total = sum(spent.values())

@@ -135,7 +135,11 @@ def test_a_segmenter_trains_goes_on_and_is_served(tmp_path):
     second, _ = run(config, tmp_path / "run", "train")
     tf.io.gfile.rmtree(str(tmp_path / "run" / "best"))  # so that the latest one is served
     assert tf.train.latest_checkpoint(str(tmp_path / "run")).endswith("ckpt-6")
+    summary = tmp_path / "run" / "records" / "validation.json"
+    assert json.loads(summary.read_text())["exif"] is True
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "exif": False}))
     run(config, tmp_path / "run", "export")
+    assert json.loads((tmp_path / "run" / "saved_model" / "labels.json").read_text())["exif"] is False
     served = tf.saved_model.load(str(tmp_path / "run" / "saved_model"))
     image = np.random.default_rng(0).integers(0, 255, (1, 128, 128, 3), np.uint8)
     (encoded,) = [tf.io.encode_png(image[0]).numpy()]

@@ -90,7 +90,7 @@ def write_records(
     if not kept:
         files.forget()
         raise Mistake(f"no image could be used, and nothing was written. Received {problems.summary()}")
-    summary = _summary(kept, categories, problems, done)
+    summary = {**_summary(kept, categories, problems, done), "exif": exif}
     annotations = _as_coco(kept, categories) if all(image.size for image in kept) else None
     files.publish(done, summary, annotations)
     return summary

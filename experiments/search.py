@@ -23,14 +23,15 @@ from tqdm import tqdm
 from experiments.builders import study as builder
 from experiments.launch import session as sessions
 from tf_evonorm.mistakes import Mistake
-from tf_evonorm.search.study import report, results
+from tf_evonorm.search.study import archive, report, results
 from tf_evonorm.search.study.study import Study
 from tf_evonorm.search.study.workers import RESTART, keep_workers, work
 
-MODES = ("search", "worker", "report", "rerank", "export")
+MODES = ("search", "worker", "report", "rerank", "export", "dump", "restore")
+ARCHIVE = "study.json"  # what dump writes into the folder, and restore reads
 
 
-def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = None) -> None:
+def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = None, file: Optional[str] = None) -> None:
     """Runs one mode of an experiment.
 
     The sections of its config are the keyword arguments of: source, test: `data.source` (test: what differs from
@@ -41,13 +42,19 @@ def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = No
 
     Args:
       session: `mode` is "search" (workers with a progress line, then the report), "worker" (one, in this process),
-        "report", "rerank" (the best layers retrained on images that the search has not seen) or "export" (the winner as
-        JSON and as a SavedModel).
+        "report", "rerank" (the best layers retrained on images that the search has not seen), "export" (the winner as
+        JSON and as a SavedModel), "dump" (all candidates as one JSON file) or "restore" (the study from such a file).
       workers: number of worker processes, one core each.
       parent: process id whose end also ends this worker.
+      file: JSON file of "dump" and "restore"; `study.json` in the folder by default.
     """
     config, folder = session.config, session.workdir
     study = builder.open_study(config, folder)
+    if session.mode in ("dump", "restore"):
+        path = file or os.path.join(folder, ARCHIVE)
+        count = (archive.dump if session.mode == "dump" else archive.restore)(study, path)
+        print(f"{path}: {count} candidates")
+        return
     if session.mode == "search":
         images = builder.images(config, folder)  # decoded once, before all workers need them
         _search(study, workers, folder)
@@ -108,6 +115,7 @@ def _run() -> None:
     flags.DEFINE_integer("workers", 1, "Processes of --mode=search, one core each.")
     flags.DEFINE_integer("core", None, "For --mode=worker: the core that it uses.")
     flags.DEFINE_integer("parent", None, "For --mode=worker: the process whose end also ends it.")
+    flags.DEFINE_string("file", None, f"JSON file of --mode=dump and --mode=restore; WORKDIR/{ARCHIVE} by default.")
     flags.mark_flags_as_required(["config", "workdir"])
 
     def start(_: list[str]) -> None:
@@ -116,10 +124,17 @@ def _run() -> None:
             tf.config.threading.set_inter_op_parallelism_threads(1)
         mode, folder = flags.FLAGS.mode, flags.FLAGS.workdir
         local = not config.value.study.get("url")
-        if mode in ("report", "rerank", "export") and local and not os.path.exists(f"{folder}/{builder.DATABASE}"):
+        if (
+            mode in ("report", "rerank", "export", "dump")
+            and local
+            and not os.path.exists(f"{folder}/{builder.DATABASE}")
+        ):
             raise Mistake(f"--workdir must be the folder of a search. Received {folder!r}, without {builder.DATABASE}.")
+        archived = flags.FLAGS.file or f"{folder}/{ARCHIVE}"
+        if mode == "restore" and not os.path.isfile(archived):
+            raise Mistake(f"--mode=restore reads a file of --mode=dump. Received {archived}, which is not there.")
         with sessions.start_session(config.value, folder, mode, program="search") as session:
-            main(session, flags.FLAGS.workers, flags.FLAGS.parent)
+            main(session, flags.FLAGS.workers, flags.FLAGS.parent, flags.FLAGS.file)
 
     sessions.run(start)
 

@@ -88,6 +88,8 @@ CASES = {
     f"search {SEARCH} {RUN} --mode=evolve": r"evolve",
     f"search {SEARCH} --workdir=empty --mode=rerank": r"the folder of a search.*empty",
     f"search {SEARCH} {RUN} --mode=report": r"the folder of a search.*run",
+    f"search {SEARCH} {RUN} --mode=dump": r"the folder of a search.*run",
+    f"search {SEARCH} {RUN} --mode=restore": r"--mode=restore reads a file of --mode=dump.*study.json",
     f"search {SEARCH}:smoke {RUN} --config.study.url=mysql+nothing://x": r"mysql",
     "demo --workdir=run --images=nowhere": r"nowhere",
     "benchmark faster": r"faster",

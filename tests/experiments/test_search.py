@@ -319,6 +319,21 @@ def finished(config, folder):
     return {record.number: record for record in results.finished(builder.open_study(config, str(folder)))}
 
 
+def test_a_search_moves_to_another_folder_as_one_file(tmp_path, capsys):
+    config = config_of("evonorm_b_small")
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    study = builder.open_study(config, here)
+    work(study, lambda graph: Outcome((0.1 * len(graph.live), 0.2, 0.3)), limit=4)
+    search.main(Session(config, here, "dump"))
+    search.main(Session(config, there, "restore"), file=f"{here}/study.json")
+    assert builder.open_study(config, there).records() == study.records()
+    count = len(study.records())
+    assert capsys.readouterr().out == f"{here}/study.json: {count} candidates\n" * 2
+    config.training.rate = 0.7
+    with pytest.raises(Mistake, match="a study is one experiment"):
+        search.main(Session(config, str(tmp_path / "other"), "restore"), file=f"{here}/study.json")
+
+
 def test_mistakes_are_reported_before_anything_starts(tmp_path):
     config = config_of("evonorm_b_small")
     config.source.path = str(tmp_path / "nothing")

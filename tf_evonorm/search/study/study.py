@@ -32,6 +32,7 @@ WAIT = "wait"
 _TRIES = 100_000  # graphs that may be skipped in a row
 _CACHED_AT_ONCE = 20  # layers that take cached scores before the lock is released for other workers
 _CACHED_IN_A_ROW = 1000  # layers that may take cached scores in a row
+_INSERTED_AT_ONCE = 100  # restored candidates before the lock is released for other processes
 _RETRIES = 20  # of an action that a database error interrupted
 _DATABASE_ERRORS = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 _AGAIN = "again"
@@ -87,7 +88,7 @@ class Record(NamedTuple):
     finished: Optional[datetime.datetime]
 
 
-_STATES = {
+STATES = {
     TrialState.RUNNING: "running",
     TrialState.COMPLETE: "passed",
     TrialState.PRUNED: "rejected",
@@ -115,6 +116,9 @@ class Study:
       name: name of the study in the database.
       settings: everything else that identifies this experiment; JSON.
       clock: returns seconds since the epoch.
+
+    Attributes:
+      experiment: everything that identifies this experiment; JSON.
 
     Raises:
       Mistake: if the database holds a study of this name with other settings, or does not answer.
@@ -175,7 +179,7 @@ class Study:
             "cache": self.cache,
             **self.settings,
         }
-        mine = json.loads(json.dumps(mine, default=str))
+        self.experiment = mine = json.loads(json.dumps(mine, default=str))
         theirs = study.user_attrs.setdefault("experiment", mine)
         changed = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
         if changed:
@@ -199,6 +203,32 @@ class Study:
             self._graphs[trial.number] = Graph.read(trial.user_attrs["graph"])
         return self._graphs[trial.number]
 
+    def trials(self) -> list[FrozenTrial]:
+        """Returns all candidates as the database stores them."""
+        return self._retried(self._trials)
+
+    def insert(self, trials: list[FrozenTrial]) -> None:
+        """Stores the candidates of an archive; an interrupted call can be repeated.
+
+        Raises:
+          Mistake: if the study has other candidates.
+        """
+        while self._retried(self._insert, trials):
+            pass
+
+    def _insert(self, trials: list[FrozenTrial]) -> bool:
+        """Stores the next candidates; returns whether some are left. The lock is released for others in between."""
+        present = self._trials()
+        same = [_identity(mine) == _identity(other) for mine, other in zip(present, trials)]
+        if len(present) > len(trials) or not all(same):
+            raise Mistake(
+                f"a study is restored where there is none. Received {self._lock.shown_url} with {len(present)} "
+                "candidates of its own. Take another workdir."
+            )
+        for trial in trials[len(present) : len(present) + _INSERTED_AT_ONCE]:
+            self._storage.create_new_trial(self._id, template_trial=trial)
+        return len(present) + _INSERTED_AT_ONCE < len(trials)
+
     def records(self) -> list[Record]:
         """Returns all candidates, in the order in which they were first claimed."""
         return [self._record(trial) for trial in self._trials()]
@@ -209,7 +239,7 @@ class Study:
             number=trial.number,
             graph=self._graph(trial),
             parent=stored["parent"],
-            state=_STATES[trial.state],
+            state=STATES[trial.state],
             scores=tuple(trial.values) if trial.values else None,
             reason=stored.get("rejected", ""),
             cached=stored.get("cached"),
@@ -365,3 +395,8 @@ class Study:
             return self._storage.set_trial_state_values(trial_id, state, scores)
         except optuna.exceptions.UpdateFinishedTrialError:
             return False
+
+
+def _identity(trial: FrozenTrial) -> tuple:
+    """Returns what two trials of one candidate have in common."""
+    return trial.user_attrs["graph"], trial.state, trial.datetime_start

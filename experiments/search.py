@@ -106,6 +106,16 @@ def _work(study: Study, config: Any, folder: str, parent: Optional[int]) -> None
     sys.exit(0 if work(study, trial, config.restart_after, orphaned) else RESTART)
 
 
+def _check_input(config: Any, folder: str, mode: str, file: Optional[str]) -> None:
+    """Raises Mistake if there is nothing that the mode could read, before anything is written."""
+    reads = mode in ("report", "rerank", "export", "dump") and not config.study.get("url")
+    if reads and not os.path.exists(f"{folder}/{builder.DATABASE}"):
+        raise Mistake(f"--workdir must be the folder of a search. Received {folder!r}, without {builder.DATABASE}.")
+    archived = file or f"{folder}/{ARCHIVE}"
+    if mode == "restore" and not os.path.isfile(archived):
+        raise Mistake(f"--mode=restore reads a file of --mode=dump. Received {archived}, which is not there.")
+
+
 def _run() -> None:
     config = config_flags.DEFINE_config_file("config", help_string="FILE.py or FILE.py:VARIANT.")
     flags.DEFINE_string(
@@ -123,16 +133,7 @@ def _run() -> None:
             tf.config.threading.set_intra_op_parallelism_threads(1)
             tf.config.threading.set_inter_op_parallelism_threads(1)
         mode, folder = flags.FLAGS.mode, flags.FLAGS.workdir
-        local = not config.value.study.get("url")
-        if (
-            mode in ("report", "rerank", "export", "dump")
-            and local
-            and not os.path.exists(f"{folder}/{builder.DATABASE}")
-        ):
-            raise Mistake(f"--workdir must be the folder of a search. Received {folder!r}, without {builder.DATABASE}.")
-        archived = flags.FLAGS.file or f"{folder}/{ARCHIVE}"
-        if mode == "restore" and not os.path.isfile(archived):
-            raise Mistake(f"--mode=restore reads a file of --mode=dump. Received {archived}, which is not there.")
+        _check_input(config.value, folder, mode, flags.FLAGS.file)
         with sessions.start_session(config.value, folder, mode, program="search") as session:
             main(session, flags.FLAGS.workers, flags.FLAGS.parent, flags.FLAGS.file)
 

@@ -37,7 +37,16 @@ EXTRAS = {
     "postgresql": POSTGRESQL,
     "tpu": [f"jax>=0.10; {NEW}", f"libtpu; {NEW}"],  # the TPU's compiler, on Linux without a TPU
     "pytorch": ["torch"],  # for three tests of files that PyTorch itself has written; they are skipped without it
-    "experiments": [*TRANSFER, *SEARCH, "absl-py", "ml_collections", "matplotlib", "safetensors", "scikit-learn"],
+    "experiments": [
+        *TRANSFER,
+        *SEARCH,
+        "absl-py",
+        "ml_collections",
+        "matplotlib",
+        "safetensors",
+        "scikit-learn",
+        "scipy",
+    ],
     "test": [
         *POSTGRESQL,
         "build",

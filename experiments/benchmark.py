@@ -16,6 +16,7 @@ MEASUREMENTS = {
     "synthesis": "experiments.studies.gan_layers",
     "pretext": "experiments.studies.pretext_tasks",
     "search": "experiments.studies.search_methods",
+    "fidelity": "experiments.studies.search_fidelity",
 }
 
 

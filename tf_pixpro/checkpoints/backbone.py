@@ -3,8 +3,8 @@ behind."""
 
 from __future__ import annotations
 
+import collections
 import os
-import tempfile
 from collections.abc import Collection
 
 import tensorflow as tf
@@ -108,8 +108,7 @@ def check_parts(items: dict, path: str, partial: Collection[str] = ()) -> list[s
       ValueError: if there is no such part, or one's variables differ.
     """
     stored = _variables(_checkpoint(path))
-    with tempfile.TemporaryDirectory() as folder:
-        own = _variables(tf.train.Checkpoint(**items).write(os.path.join(folder, "parts")))
+    own = _own_variables(tf.train.Checkpoint(**items))
     parts = [name for name in items if _below(stored, (name,))]
     if not parts:
         held = ", ".join(sorted({key.split("/")[0] for key in stored})) or "nothing"
@@ -157,9 +156,22 @@ def _variables(path):
 
 
 def _own_variables(tree):
-    """The same for what is in memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        return _below(_variables(tf.train.Checkpoint(own=tree).write(os.path.join(folder, "own"))), ("own",))
+    """The same for what is in memory: keys are the shortest paths of attributes, as tf.train.Checkpoint makes them."""
+    view, found = tf.train.TrackableView(tree), {}
+    seen, waiting = {id(tree)}, collections.deque([(tree, ())])
+    while waiting:
+        parent, path = waiting.popleft()
+        for name, child in view.children(parent).items():
+            if id(child) in seen:
+                continue
+            seen.add(id(child))
+            place = (*path, name.replace(".", "..").replace("/", ".S"))
+            waiting.append((child, place))
+            if hasattr(child, "_serialize_to_tensors") and hasattr(child, "shape"):  # a variable, of Keras 3 as well
+                key = "/".join((*place, ".ATTRIBUTES", "VARIABLE_VALUE"))
+                full_name = getattr(child, "_shared_name", "") or child.name.split(":")[0]
+                found[key] = full_name, tuple(child.shape), tf.as_dtype(child.dtype)
+    return found
 
 
 def _below(variables, place):

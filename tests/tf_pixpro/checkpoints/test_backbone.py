@@ -10,8 +10,10 @@ import pytest
 import tensorflow as tf
 from stack import KERAS_3
 
+import tf_evonorm
 import tf_pixpro
 from tf_evonorm.backbones import resnet
+from tf_pixpro.checkpoints import backbone as backbones
 from tf_pixpro.checkpoints import load_backbone, save_backbone
 
 
@@ -32,6 +34,16 @@ def assert_same(first, second):
 def pretext(of):
     head = tf_pixpro.ProjectionHead(hidden=16, features=8)
     return tf_pixpro.PixPro(of, projection=head, propagation=tf_pixpro.PixelPropagation())
+
+
+@pytest.mark.parametrize("kind", ["resnet", "mobilenetv2", "pretext"])
+def test_keys_of_a_model_in_memory_are_those_that_tensorflow_writes(tmp_path, kind):
+    model = resnet(18, width=0.125) if kind != "mobilenetv2" else tf_evonorm.backbones.mobilenetv2()
+    if kind == "pretext":
+        heads = tf_pixpro.ProjectionHead(4, 3), tf_pixpro.PixelPropagation(value_layers=2)
+        model = tf_pixpro.PixPro(model, *heads)
+    written = backbones._variables(tf.train.Checkpoint(own=model).write(str(tmp_path / "model")))
+    assert backbones._own_variables(model) == backbones._below(written, ("own",))
 
 
 def test_round_trip(tmp_path):

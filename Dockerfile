@@ -6,6 +6,7 @@ COPY constraints constraints
 COPY tf_evonorm tf_evonorm
 COPY tf_pixpro tf_pixpro
 COPY experiments experiments
+COPY tf_pixpro_programs tf_pixpro_programs
 RUN pip install --no-cache-dir -c constraints/py312.txt setuptools ".[experiments,postgresql]"
 WORKDIR /data
 ENV TF_CPP_MIN_LOG_LEVEL=3

@@ -1,15 +1,16 @@
 # `make demo` and `make test` make their own environment on first use; nothing has to be typed before them.
 comma := ,
-# PYTHON=python3.12 takes the other TensorFlow generation, in an environment of its own.
+# PYTHON=python3.12 or python3.13 takes the newer TensorFlow generation, in an environment of its own.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 STACK := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 VENV ?= $(if $(filter py311,$(STACK)),.venv,.venv-$(STACK))
 CONSTRAINTS ?= constraints/$(STACK).txt
 WORKDIR ?= workdir/demo
 EXTRAS = addons,experiments,test$(if $(filter py312,$(STACK)),$(comma)tpu)
-RUN = TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
+# `experiments` is no top-level name of an installation; child processes of tests find it by the path.
+RUN = PYTHONPATH="$(CURDIR)" TF_CPP_MIN_LOG_LEVEL=3 $(VENV)/bin/python
 
-.PHONY: demo test keras3 slow thorough coverage docs lint wheel release clean
+.PHONY: demo test keras3 matrix slow thorough coverage docs lint wheel release clean
 
 demo: $(VENV)/installed  ## pre-train, fine-tune with few labels, print the table (IMAGES=folder-or-zip for your own pictures)
 	$(RUN) -m experiments.demo --workdir=$(WORKDIR) $(if $(IMAGES),--images=$(IMAGES))
@@ -17,8 +18,11 @@ demo: $(VENV)/installed  ## pre-train, fine-tune with few labels, print the tabl
 test: $(VENV)/installed  ## the quick tests
 	$(RUN) -m pytest -n 2
 
-keras3: $(VENV)/installed  ## the quick tests of layers, losses, backbones and the pretext model under Keras 3 (PYTHON=python3.12)
+keras3: $(VENV)/installed  ## the quick tests of layers, losses, backbones and the pretext model under Keras 3 (PYTHON=python3.12 or python3.13)
 	TF_USE_LEGACY_KERAS=0 $(RUN) -m pytest -n 2
+
+matrix:  ## install each stack of constraints/ from nothing, test it, print a table (STACKS=names for some alone)
+	python3 .ci/matrix $(STACKS)
 
 slow: $(VENV)/installed  ## training runs and process kills (TESTS=a folder or file for those alone)
 	$(RUN) -m pytest -n 2 -m slow $(TESTS)
@@ -45,7 +49,7 @@ wheel: $(VENV)/installed  ## build the sdist, and from it the wheel, into dist/;
 	cd build && TF_CPP_MIN_LOG_LEVEL=3 wheel-venv/bin/python ../tests/examples.py ../README.md ../docs/layers.md ../docs/serving.md
 
 constraints/%.txt:
-	@echo "Python 3.11 or 3.12 is needed. Received $(PYTHON), which is $*. Pass PYTHON=/path/to/python3.11."; exit 1
+	@echo "Python 3.11, 3.12 or 3.13 is needed. Received $(PYTHON), which is $*. Pass PYTHON=/path/to/python3.11."; exit 1
 
 $(VENV)/installed: setup.py $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)

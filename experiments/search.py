@@ -73,7 +73,8 @@ def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = No
 
 def _search(study: Study, workers: int, folder: str) -> None:
     """Runs worker processes, one core each, with a progress line, until the study is complete."""
-    cores = sorted(os.sched_getaffinity(0))
+    bound = hasattr(os, "sched_getaffinity")  # on Linux alone
+    cores = sorted(os.sched_getaffinity(0)) if bound else list(range(os.cpu_count() or 1))
     if not 1 <= workers <= len(cores):
         raise Mistake(f"--workers must be 1 to {len(cores)}, the cores of this machine. Received --workers={workers}.")
     started, before = time.time(), len(results.finished(study))

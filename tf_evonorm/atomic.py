@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import platform
 import random
 import re
 import time
@@ -91,13 +92,13 @@ def _leftovers(path, ending):
 
 
 def _machine():
-    return os.uname().nodename.replace(".", "_")
+    return platform.node().replace(".", "_")
 
 
 def _is_abandoned(path, leftover):
     """Whether no process can still be writing this."""
     machine, process, _ = leftover[len(path) + 1 : -len(".partial")].rsplit("-", 2)
-    if machine == _machine():
+    if machine == _machine() and os.name == "posix":  # on Windows `os.kill` ends what it is asked about
         return not _is_running(int(process))
     try:
         return time.time() - tf.io.gfile.stat(leftover).mtime_nsec / 1e9 > _ABANDONED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import zlib
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ class DatabaseLock:
       shown_url: the URL without its password.
 
     Raises:
-      Mistake: if SQLAlchemy does not accept the URL, or its driver is not installed.
+      Mistake: if SQLAlchemy does not accept the URL, its driver is not installed, or the system cannot lock a file.
     """
 
     def __init__(self, url: str, name: str):
@@ -47,6 +46,8 @@ class DatabaseLock:
         self.local = self._engine.dialect.name == "sqlite"
         self.exclusive = self.local or self._engine.dialect.name == "postgresql"
         self.shown_url = self._engine.url.render_as_string(hide_password=True)
+        if self.local:
+            self._flock = _flock()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -54,7 +55,7 @@ class DatabaseLock:
         if self.local:
             os.makedirs(os.path.dirname(self._file), exist_ok=True)
             with open(self._file, "w") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                self._flock(file)
                 yield
         elif self.exclusive:
             with self._engine.begin() as connection:
@@ -64,3 +65,15 @@ class DatabaseLock:
                 yield
         else:
             yield
+
+
+def _flock():
+    """The function that waits for an exclusive lock on an open file."""
+    try:
+        import fcntl  # not on Windows
+    except ImportError as error:
+        raise Mistake(
+            "a study in SQLite needs the file locks of Linux or macOS. Received a system without them. "
+            "Pass study.url=postgresql+psycopg://USER@HOST/NAME."
+        ) from error
+    return lambda file: fcntl.flock(file, fcntl.LOCK_EX)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
+import platform
 import subprocess
 import time
 import uuid
@@ -18,6 +18,7 @@ from tf_evonorm.search.trial.outcomes import Outcome
 
 RESTART = 75  # exit code of a worker that asks for a new process
 DEATHS = 5  # of one worker in a row, before `keep_workers` gives up
+_KILLED = -9  # what subprocess makes of SIGKILL
 _SAME_ERROR = 5  # failed candidates in a row with one error, before a worker gives up
 
 
@@ -45,7 +46,7 @@ def work(
     Raises:
       RuntimeError: if several candidates in a row fail with the same error, whose cause then is not the candidates.
     """
-    me, done = f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}", 0
+    me, done = f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}", 0
     last, repeats = None, 0
     while (limit is None or done < limit) and not stop():
         job = study.claim(me)
@@ -106,7 +107,7 @@ def keep_workers(
                 if code == 0:
                     del running[core]
                 elif code is not None:
-                    deaths[core] = 0 if code in (RESTART, -signal.SIGKILL) else deaths[core] + 1
+                    deaths[core] = 0 if code in (RESTART, _KILLED) else deaths[core] + 1
                     if deaths[core] >= DEATHS:
                         raise Mistake(
                             f"workers must be able to run. Received one that died {DEATHS} times in a row: "
@@ -121,7 +122,8 @@ def keep_workers(
 
 def _start(command: Callable[[int], list[str]], folder: str, core: int) -> subprocess.Popen:
     with open(_output(folder, core), "ab") as out:
-        bind = functools.partial(os.sched_setaffinity, 0, {core})
+        # Linux alone binds a process to a core; elsewhere the system places it.
+        bind = functools.partial(os.sched_setaffinity, 0, {core}) if hasattr(os, "sched_setaffinity") else None
         return subprocess.Popen(command(core), stdout=out, stderr=out, stdin=subprocess.DEVNULL, preexec_fn=bind)
 
 

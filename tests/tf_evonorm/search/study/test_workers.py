@@ -65,3 +65,9 @@ def test_all_workers_are_killed_on_the_way_out(tmp_path):
 
 def interrupted():
     raise KeyboardInterrupt
+
+
+def test_where_processes_cannot_be_bound_to_cores_workers_run_unbound(monkeypatch, tmp_path):
+    monkeypatch.delattr(workers.os, "sched_setaffinity")  # as on macOS
+    keep_workers(lambda core: [sys.executable, "-c", "print('ran')"], [0, 1], str(tmp_path), pause=0.02)
+    assert [(tmp_path / f"worker{core}.txt").read_text() for core in (0, 1)] == ["ran\n", "ran\n"]

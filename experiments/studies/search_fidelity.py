@@ -14,7 +14,7 @@ import functools
 import json
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
@@ -96,7 +96,8 @@ def norm_act(layer: str) -> NormAct:
     """Returns what makes the layers of a name."""
     if layer in GRAPHS:
         return layer_from_graph(Graph.read(GRAPHS[layer]), groups=GROUPS)
-    return named.norm_act(layer, **({"groups": GROUPS} if layer.startswith(named.GROUPED) else {}))
+    options: dict[str, Any] = {"groups": GROUPS} if layer.startswith(named.GROUPED) else {}
+    return functools.partial(named.LAYERS[layer], **options)
 
 
 def settings() -> dict[str, Setting]:
@@ -107,7 +108,9 @@ def settings() -> dict[str, Setting]:
         anchor = Anchor(name, functools.partial(_resnet, blocks=(3, 3, 3), width=1 / 16))
         made[name] = Setting(anchor, brief(steps=150, rate=rate), (50, 100, 150))
     longer = brief(steps=TRUTH_STEPS, schedule="cosine")
-    for name, network in zip(TRUTH, (functools.partial(_resnet, blocks=(2, 2, 2), width=1 / 8), _mobilenet)):
+    deeper: tuple[Callable[[NormAct], tf.keras.Model], ...]
+    deeper = (functools.partial(_resnet, blocks=(2, 2, 2), width=1 / 8), _mobilenet)
+    for name, network in zip(TRUTH, deeper):
         made[name] = Setting(Anchor(name, network), longer, (TRUTH_STEPS,))
     return made
 

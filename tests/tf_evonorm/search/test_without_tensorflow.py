@@ -17,7 +17,15 @@ print(*[name for name in sys.modules if name.split(".")[0] in heavy])
 
 
 def test_no_tensorflow():
-    names = ["space.primitives", "space.graph", "space.checks", "study.evolution", "study.study", "study.workers"]
+    names = [
+        "space.primitives",
+        "space.graph",
+        "space.checks",
+        "space.simplify",
+        "study.evolution",
+        "study.study",
+        "study.workers",
+    ]
     run = subprocess.run([sys.executable, "-c", ALONE.format(names=names)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == []

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tf_evonorm.search.space.graph import BASELINES, Graph
+from tf_evonorm.search.space.simplify import simplify
 from tf_evonorm.search.study import results
 from tf_evonorm.search.study.evolution import Member, pareto
 from tf_evonorm.search.study.study import Record, Study
@@ -81,7 +82,13 @@ def _best_layers(search: Study, best: list[Member], baselines: dict) -> str:
     lines += [(name, "baseline", tuple(scores), BASELINES[name]) for name, scores in baselines.items()]
     lines.sort(key=lambda line: -np.nan_to_num(line[2]).mean())
     rows = [
-        [name, parent, *(f"{score:.3f}" for score in scores), f"{np.nan_to_num(scores).mean():.3f}", graph.formula()]
+        [
+            name,
+            parent,
+            *(f"{score:.3f}" for score in scores),
+            f"{np.nan_to_num(scores).mean():.3f}",
+            simplify(graph, search.protection).formula(),
+        ]
         for name, parent, scores, graph in lines
     ]
     return _table(["layer", "parent", *search.anchors, "mean", "formula"], rows)
@@ -92,7 +99,9 @@ def _retrained(search: Study, rows: list[dict]) -> str:
     for row in rows:
         mean, spread = results.over_seeds(row)
         cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(mean, spread)]
-        lines.append([row["name"], *cells, f"{mean.mean():.3f}", Graph.read(row["graph"]).formula()])
+        lines.append(
+            [row["name"], *cells, f"{mean.mean():.3f}", simplify(Graph.read(row["graph"]), search.protection).formula()]
+        )
     return _table(["layer", *search.anchors, "mean", "formula"], lines)
 
 

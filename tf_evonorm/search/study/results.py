@@ -15,6 +15,7 @@ from tf_evonorm.atomic import atomic_path
 from tf_evonorm.mistakes import Mistake
 from tf_evonorm.search.space.graph import BASELINES, Graph
 from tf_evonorm.search.space.graph_layer import layer_from_graph
+from tf_evonorm.search.space.simplify import simplify
 from tf_evonorm.search.study.evolution import Member, ranked
 from tf_evonorm.search.study.study import Record, Study
 from tf_evonorm.search.trial.candidate import Candidate, repeated
@@ -143,7 +144,8 @@ def export(search: Study, candidate: Candidate, folder: str) -> str:
     run.train()
     with atomic_path(os.path.join(folder, "best_model")) as partial:
         tf.saved_model.save(run.model, partial)
-    return f"{path}: {graph.formula()}\n{folder}/best_model: {run.anchor.name}, accuracy {run.accuracy():.3f}"
+    formula = simplify(graph, search.protection).formula()
+    return f"{path}: {formula}\n{folder}/best_model: {run.anchor.name}, accuracy {run.accuracy():.3f}"
 
 
 def skipped(search: Study) -> collections.Counter:

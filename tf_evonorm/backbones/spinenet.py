@@ -123,27 +123,26 @@ def spinenet(
         x = norm_act(name="stem.norm")(convolve(images, int(64 * width), 3, name="stem.conv"))
     first = group(x, filters[2], bottleneck, name="stem.0")
     nodes = [first, group(first, filters[2], bottleneck, name="stem.1")]
-    specs = [Block(2, bottleneck, ())] * 2
-    unread = {0, 1}
+    resample = functools.partial(_resample, convolve=convolve, norm_act=norm_act)
+    endpoints = _scale_permuted(nodes, filters, scale.resample, group, resample, activation)
+    levels = {}
+    for level in range(min_level, max_level + 1):
+        x = convolve(endpoints[level], int(scale.output_channels * width), name=f"level{level}.conv")
+        levels[str(level)] = norm_act(name=f"level{level}.norm")(x)
+    return Backbone(inputs=images, outputs=levels, name=name or f"spinenet{variant}")
 
-    endpoints = {}
+
+def _scale_permuted(nodes, filters, resampling, group, resample, activation):
+    """The blocks of the learned order on those of the stem: level -> block that is an output of this level."""
+    nodes, specs, unread, endpoints = list(nodes), [Block(2, bottleneck, ())] * 2, {0, 1}, {}
     for number, spec in enumerate(BLOCKS):
         inner = filters[spec.level]
         channels = inner * (4 if spec.block is bottleneck else 1)
         joined = []
         for parent in spec.parents:
             source = nodes[parent].shape[-1] // (4 if specs[parent].block is bottleneck else 1)
-            joined.append(
-                _resample(
-                    nodes[parent],
-                    specs[parent].level - spec.level,
-                    int(source * scale.resample),
-                    channels,
-                    convolve,
-                    norm_act,
-                    f"block{number}.from{parent}",
-                )
-            )
+            levels_up, inside = specs[parent].level - spec.level, int(source * resampling)
+            joined.append(resample(nodes[parent], levels_up, inside, channels, name=f"block{number}.from{parent}"))
             unread.discard(parent)
         if spec.is_output:  # an earlier block that nothing reads joins the output of its own size
             same = [i for i in sorted(unread) if specs[i].level == spec.level and nodes[i].shape[-1] == channels]
@@ -156,12 +155,7 @@ def spinenet(
         specs.append(spec)
         if spec.is_output:
             endpoints[spec.level] = nodes[-1]
-
-    levels = {}
-    for level in range(min_level, max_level + 1):
-        x = convolve(endpoints[level], int(scale.output_channels * width), name=f"level{level}.conv")
-        levels[str(level)] = norm_act(name=f"level{level}.norm")(x)
-    return Backbone(inputs=images, outputs=levels, name=name or f"spinenet{variant}")
+    return endpoints
 
 
 def _group(x, filters, block, *, repeats, convolve, norm_act, activation, name):
@@ -171,7 +165,7 @@ def _group(x, filters, block, *, repeats, convolve, norm_act, activation, name):
     return x
 
 
-def _resample(x, levels_up, inner, channels, convolve, norm_act, name):
+def _resample(x, levels_up, inner, channels, *, convolve, norm_act, name):
     """Brings a block's output to another level, `levels_up` finer (coarser if negative), and another channel count."""
     x = norm_act(name=f"{name}.norm1")(convolve(x, inner, name=f"{name}.conv1"))
     if levels_up > 0:

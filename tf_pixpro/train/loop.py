@@ -87,25 +87,10 @@ def run(
       FloatingPointError: at the end of the inner loop in which a loss became non-finite; nothing is saved after that
         step.
     """
-    if mode not in MODES:
-        raise Mistake(f"mode must be train, eval or train_and_eval. Received mode={mode!r}.")
-    if mode == "eval" and not tf.train.latest_checkpoint(workdir):
-        raise Mistake(f"mode='eval' needs a checkpoint. Received workdir={workdir!r} without one. Train first.")
-    _check_readable(tf.train.latest_checkpoint(workdir))
-    if "train" in mode and latest_step(workdir) >= config.trainer.train_steps:
-        logging.warning("%s holds all %d steps of this run; nothing is left to train.", workdir, latest_step(workdir))
-    chief = strategy.extended.should_checkpoint
-    kept, exporter = workdir, None
-    if best is not None:
-        name, comparison = best
-        config = config.replace(
-            trainer=config.trainer.replace(best_checkpoint_eval_metric=name, best_checkpoint_metric_comp=comparison)
-        )
-    if not chief:
-        kept = _follower_folder(workdir, config.trainer.best_checkpoint_export_subdir)
-    if best is not None and mode == "train_and_eval":
-        exporter = _Best(os.path.join(kept, config.trainer.best_checkpoint_export_subdir), name, comparison)
-        exporter.keep = keep
+    _check(workdir, mode, config.trainer.train_steps)
+    config, chief = _ranked(config, best), strategy.extended.should_checkpoint
+    kept = workdir if chief else _follower_folder(workdir, config.trainer.best_checkpoint_export_subdir)
+    exporter = _exporter(config.trainer, kept, keep) if best is not None and mode == "train_and_eval" else None
     with strategy.scope():
         trainer = train_utils.create_trainer(
             config, task, train="train" in mode, evaluate="eval" in mode, checkpoint_exporter=exporter
@@ -139,6 +124,36 @@ def run(
     if "train" in mode and keep is not None:
         keep(trainer.model, kept)
     return trainer.model, {name: float(value) for name, value in results.items()}
+
+
+def _check(workdir, mode, steps):
+    """Refuses an unknown mode and a folder that this mode cannot begin with."""
+    latest = tf.train.latest_checkpoint(workdir)
+    if mode not in MODES:
+        raise Mistake(f"mode must be train, eval or train_and_eval. Received mode={mode!r}.")
+    if mode == "eval" and not latest:
+        raise Mistake(f"mode='eval' needs a checkpoint. Received workdir={workdir!r} without one. Train first.")
+    _check_readable(latest)
+    if "train" in mode and latest_step(workdir) >= steps:
+        logging.warning("%s holds all %d steps of this run; nothing is left to train.", workdir, latest_step(workdir))
+
+
+def _ranked(config, best):
+    """The configuration with the result that ranks checkpoints."""
+    if best is None:
+        return config
+    trainer = config.trainer.replace(best_checkpoint_eval_metric=best[0], best_checkpoint_metric_comp=best[1])
+    return config.replace(trainer=trainer)
+
+
+def _exporter(trainer, folder, keep):
+    exporter = _Best(
+        os.path.join(folder, trainer.best_checkpoint_export_subdir),
+        trainer.best_checkpoint_eval_metric,
+        trainer.best_checkpoint_metric_comp,
+    )
+    exporter.keep = keep
+    return exporter
 
 
 def _check_readable(checkpoint):

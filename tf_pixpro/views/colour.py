@@ -66,8 +66,16 @@ def solarized(planes: tf.Tensor) -> tf.Tensor:
 
 
 def blurred(planes: tf.Tensor, sigma: tf.Tensor | float) -> tf.Tensor:
-    """Pillow's GaussianBlur: three box filters of fractional width in sequence, edges repeated; sigma in pixels, up
-    to 2."""
+    """Pillow's GaussianBlur: three box filters of fractional width in sequence, edges repeated.
+
+    Args:
+      planes: [3, h, w] in 0..255.
+      sigma: in pixels, up to 2.
+
+    Source: Pillow rounds to whole values after each of its six passes, here nothing is rounded. Where sigma is small a
+      pass is almost the identity and roundings add up, to 3 levels at most (0.04 % of the values of noise at 0.31);
+      from 0.5 on the difference is 2 at most, mostly 0.
+    """
     _, rows, columns = planes.shape
     down = _blur_matrix(sigma, rows)
     across = down if rows == columns else _blur_matrix(sigma, columns)

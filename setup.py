@@ -76,7 +76,7 @@ setup(
     python_requires=">=3.9",
     packages=[*LIBRARIES, "tf_pixpro_programs", *(f"tf_pixpro_programs.{name}" for name in PROGRAMS)],
     package_dir={"tf_pixpro_programs.experiments": "experiments"},
-    package_data={"tf_pixpro": ["py.typed"], "tf_evonorm": ["py.typed"]},
+    package_data={"tf_pixpro": ["py.typed"], "tf_evonorm": ["py.typed", "found/*.json"]},
     entry_points={
         "console_scripts": [
             "tf-pixpro = tf_pixpro_programs:pixpro",

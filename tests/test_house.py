@@ -15,7 +15,7 @@ PACKAGES = ("tf_pixpro", "tf_evonorm", "experiments")
 LAW = {
     "tf_evonorm": (
         ("keras_generation", "atomic", "mistakes"),
-        ("functional",),
+        ("functional", "found"),
         ("layers",),
         ("backbones", "replace"),
         ("biggan", "search.space"),

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_evonorm import functional
+from tf_evonorm import found, functional
+from tf_evonorm.layers import named
 from tf_evonorm.layers.norm_act import (
     OPTIONS,
     Constraint,
@@ -214,18 +215,29 @@ def layer_from_graph(graph: Graph | str | os.PathLike, **options: Any) -> Callab
     """What a search has found, for `norm_act=`.
 
     Args:
-      graph: path of a JSON file that a search has written; or a `Graph`.
-      **options: of `GraphLayer`.
+      graph: path of a JSON file that a search has written; "found:NAME" of `tf_evonorm.found`; or a `Graph`.
+      **options: of `GraphLayer`. A found layer has those with which it was measured, unless they are given here.
 
     Returns:
       A callable returning fresh layers: `resnet(50, norm_act=layer_from_graph("best.json"))`; called by itself, a
         layer.
 
     Raises:
-      ValueError: the file holds no graph.
+      ValueError: the file holds no graph, or there is no found layer of this name.
       FileNotFoundError: there is no file.
     """
+    if isinstance(graph, str) and graph.startswith(found.PREFIX):
+        layer = found.read(graph)
+        graph, options = Graph.read(layer.graph), {**layer.options, **options}
     return functools.partial(GraphLayer, graph if isinstance(graph, Graph) else Graph.load(graph), **options)
+
+
+def found_layers() -> dict[str, Callable[..., tf.keras.layers.Layer]]:
+    """Returns "found:NAME" -> a callable returning fresh layers, of all layers of `tf_evonorm.found`."""
+    return {f"{found.PREFIX}{name}": layer_from_graph(f"{found.PREFIX}{name}") for name in found.names()}
+
+
+named.LAYERS.update(found_layers())  # the table of names lies below this file
 
 
 def _divided(protection, x, y):

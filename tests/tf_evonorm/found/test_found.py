@@ -16,9 +16,10 @@ from tf_evonorm.search.space.graph import BASELINES, Graph
 from tf_evonorm.search.space.graph_layer import found_layers
 from tf_evonorm.search.space.simplify import simplify
 
+GRAPH = simplify(BASELINES["s0"])
 LAYER = Found(
-    graph=json.loads(BASELINES["s0"].to_json()),
-    formula=BASELINES["s0"].formula(),
+    graph=json.loads(GRAPH.to_json()),
+    formula=GRAPH.formula(),
     evidence="a layer of the paper, for a test",
     date="2026-11-28",
     licence="Apache-2.0",
@@ -61,12 +62,12 @@ def test_a_found_layer_by_its_name(shipped):
     want = tf.sigmoid(x) * x / np.repeat(x.reshape(3, 25, 4, 2).std((1, 3)), 2, -1)[:, None, None]
     np.testing.assert_allclose(layer(x), want, rtol=1e-4)
     assert layer.groups == 4 and layer_from_graph("found:swish_like", groups=2)().groups == 2
-    assert type(layer).from_config(layer.get_config()).graph == BASELINES["s0"]  # a saved model needs no file of ours
+    assert type(layer).from_config(layer.get_config()).graph == GRAPH  # a saved model needs no file of ours
 
 
 def test_a_found_layer_in_configs(shipped):
     make = named.norm_act("found:swish_like", momentum=0.5)
-    assert make().graph == BASELINES["s0"] and (make().groups, make().momentum) == (4, 0.5)
+    assert make().graph == GRAPH and (make().groups, make().momentum) == (4, 0.5)
     assert preactivation_resnet(18, make, blocks=(1, 1, 1), width=0.125, stem="small").outputs
     with pytest.raises(Mistake, match=r"norm_act.name must be default or one of .*found:swish_like"):
         named.norm_act("found:other")

@@ -1,4 +1,9 @@
-"""Reads pickled data without running any of it: an interpreter of the few instructions that checkpoints are made of."""
+"""Reads pickled data without running any of it: an interpreter of the few instructions that checkpoints are made of.
+
+Why not `pickle.Unpickler` with its own `find_class`: it runs no foreign code either, but a file of 9 bytes that stores
+one object under the number 2**27 makes it take 2 GB (Python 3.11 to 3.13, measured), and 32 GB under 2**31; and
+placeholders for unknown objects would have to be classes that Python calls and sets attributes of.
+"""
 
 from __future__ import annotations
 

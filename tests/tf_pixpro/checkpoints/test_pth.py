@@ -7,6 +7,8 @@ import enum
 import os
 import pathlib
 import pickle
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -280,6 +282,15 @@ def test_extras_beside_weights_are_read_as_data(tmp_path, kind, protocol):
 def test_a_defaultdict_is_read_as_its_items(tmp_path):
     zipped(tmp_path / "file.pth", pickle.dumps({"extra": EXTRAS["defaultdict"]}, 2))
     assert pth.read(tmp_path / "file.pth") == {"extra": {"a": [1]}}
+
+
+def test_a_large_number_in_the_memo_takes_no_memory():
+    """`pickle.Unpickler` makes a list of that length: 32 GB from 9 bytes."""
+    code = "import io, resource; from tf_pixpro.checkpoints import unpickle\n"
+    code += "resource.setrlimit(resource.RLIMIT_DATA, (2**34, 2**34))\n"
+    code += "print(unpickle.load(io.BytesIO(b'\\x80\\x02Nr\\xff\\xff\\xff\\x7f.'), {}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "None\n", done.stderr
 
 
 @pytest.mark.parametrize("protocol", [2, 4])

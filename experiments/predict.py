@@ -14,8 +14,8 @@ from typing import Any, Optional
 import numpy as np
 import tensorflow as tf
 from absl import flags, logging
-from official.vision.utils.object_detection.visualization_utils import STANDARD_COLORS
-from PIL import Image, ImageColor, ImageDraw
+from official.vision.utils.object_detection import visualization_utils
+from PIL import Image
 from pycocotools import mask as run_lengths
 from tqdm import tqdm
 
@@ -99,25 +99,20 @@ def picture(image: np.ndarray, found: Sequence[Mapping[str, Any]], labels: Mappi
       found: entries of the result format, the surest first.
       labels: class number as text -> name.
     """
-    canvas = np.array(image, np.float32)
-    colours = {one["category_id"]: _colour(one["category_id"]) for one in found}
+    drawn = np.array(image, np.uint8)
     for one in found:
         if "segmentation" in one:
-            inside = run_lengths.decode(one["segmentation"]).astype(bool)
-            canvas[inside] = 0.5 * canvas[inside] + 0.5 * np.array(colours[one["category_id"]])
-    drawn = Image.fromarray(np.rint(canvas).astype(np.uint8))
-    draw = ImageDraw.Draw(drawn)
+            inside = run_lengths.decode(one["segmentation"])
+            visualization_utils.draw_mask_on_image_array(drawn, inside, _colour(one["category_id"]), 0.5)
+    canvas = Image.fromarray(drawn)
     for one in reversed(found):
         x, y, width, height = one.get("bbox", (0, 0, 0, 0))
-        if not width:
-            continue
-        colour = colours[one["category_id"]]
-        text = f"{labels.get(str(one['category_id']), one['category_id'])} {one['score']:.2f}"
-        draw.rectangle([x, y, x + width, y + height], outline=colour, width=2)
-        position = draw.textbbox((x + 2, max(y - 12, 0)), text)
-        draw.rectangle(position, fill=colour)
-        draw.text(position[:2], text, fill="black")
-    return drawn
+        if width:
+            text = f"{labels.get(str(one['category_id']), one['category_id'])} {one['score']:.2f}"
+            visualization_utils.draw_bounding_box_on_image(
+                canvas, y, x, y + height, x + width, _colour(one["category_id"]), 2, [text], False
+            )
+    return canvas
 
 
 def _described(saved_model):
@@ -248,7 +243,8 @@ def _outline(mask):
 
 
 def _colour(number):
-    return ImageColor.getrgb(STANDARD_COLORS[number % len(STANDARD_COLORS)])
+    colours = visualization_utils.STANDARD_COLORS
+    return colours[number % len(colours)]
 
 
 def _run():

@@ -103,7 +103,7 @@ def discriminator(
 
     Source: BigGAN, appendix B (BigGAN-deep), with the projection of Miyato and Koyama 2018: 34,590,210 trainable
       parameters for ImageNet at 128 pixels, as compare_gan's test asserts and the paper says (34.6 million). The last
-      map is summed over its places, as in the first author's PyTorch code; compare_gan takes the mean.
+      map is summed over its positions, as in the first author's PyTorch code; compare_gan takes the mean.
     """
     multiples, halvings = DISCRIMINATOR[_known(resolution)]
     channels = _channels(resolution, width, multiples)
@@ -115,10 +115,10 @@ def discriminator(
         x = _down(x, there, False, f"stage{stage}.1")
         if x.shape[1] == attention:
             x = SelfAttention(name="attention")(x)
-    places = x.shape[1] * x.shape[2]
-    x = tf.keras.layers.Activation("relu", dtype="float32")(x)  # summed over places in full precision
+    positions = x.shape[1] * x.shape[2]
+    x = tf.keras.layers.Activation("relu", dtype="float32")(x)  # summed over positions in full precision
     x = tf.keras.layers.GlobalAveragePooling2D(dtype="float32")(x)
-    x = tf.keras.layers.Rescaling(float(places), name="sum", dtype="float32")(x)
+    x = tf.keras.layers.Rescaling(float(positions), name="sum", dtype="float32")(x)
     known = tf.keras.layers.Embedding(num_classes, channels[-1], embeddings_initializer=_orthogonal(), name="class")
     likeness = tf.keras.layers.Dot(-1, name="projection", dtype="float32")([x, spectral(known)(label)])
     score = tf.keras.layers.Add(dtype="float32")([_dense(1, "score")(x), likeness])
@@ -128,9 +128,9 @@ def discriminator(
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
 class SelfAttention(tf.keras.layers.Layer):
-    """x + gain * attention over all places of the map: [B, H, W, C] -> the same; even sides, C a multiple of 8.
+    """x + gain * attention over all positions of the map: [B, H, W, C] -> the same; even sides, C a multiple of 8.
 
-    Keys and values are the largest of every 2 x 2 places; queries and keys have C / 8 channels, values C / 2. The
+    Keys and values are the largest of every 2 x 2 positions; queries and keys have C / 8 channels, values C / 2. The
     learned gain starts at 0.
 
     Source: Zhang et al. 2019 (SAGAN), as BigGAN has it: without biases, spectrally normalized.
@@ -166,7 +166,7 @@ class SelfAttention(tf.keras.layers.Layer):
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
 class Doubled(tf.keras.layers.Layer):
-    """Each place four times: [B, H, W, C] -> [B, 2H, 2W, C]. Keras' UpSampling2D has no gradient under XLA on
+    """Each position four times: [B, H, W, C] -> [B, 2H, 2W, C]. Keras' UpSampling2D has no gradient under XLA on
     processors."""
 
     def call(self, inputs):

@@ -2,7 +2,7 @@
 
 A world in which a dense representation is worth learning, and that needs no download. An object's class is a pair
 (shape, texture), and neither alone decides: classes share shapes, and share textures, with each other and with the
-background. Colours, lighting, scale, rotation, place and occlusion are chance and say nothing about the class. Pure
+background. Colours, lighting, scale, rotation, position and occlusion are random and say nothing about the class. Pure
 NumPy, everything from (seed, index).
 """
 

@@ -17,6 +17,7 @@ MEASUREMENTS = {
     "pretext": "experiments.studies.pretext_tasks",
     "search": "experiments.studies.search_methods",
     "fidelity": "experiments.studies.search_fidelity",
+    "curves": "experiments.studies.learning_curves",
 }
 
 

@@ -37,8 +37,8 @@ def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = No
     The sections of its config are the keyword arguments of: source, test: `data.source` (test: what differs from
     source); images: `split`; anchors: `anchors`; training: `Training`; layer: `GraphLayer`, whose epsilons and sign of
     zero are also the protections of the checks; precheck: of `Candidate`; quality, stability: `Quality`, `Stability`,
-    or None; space, rules: `Space`, `Rules`; checks: `Checks`; study: `Study`; rerank: `results.rerank`, its `training`
-    what differs from training.
+    or None; curve: `LearningCurve` or None; space, rules: `Space`, `Rules`; checks: `Checks`; study: `Study`; rerank:
+    `results.rerank`, its `training` what differs from training.
 
     Args:
       session: `mode` is "search" (workers with a progress line, then the report), "worker" (one, in this process),

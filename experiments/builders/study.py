@@ -20,14 +20,14 @@ from tf_evonorm.search.study.study import Study
 from tf_evonorm.search.trial.anchors import Anchor, paper_anchors, small_anchors
 from tf_evonorm.search.trial.candidate import Candidate
 from tf_evonorm.search.trial.proxy_task import Images, Training
-from tf_evonorm.search.trial.rejection import Quality, Stability
+from tf_evonorm.search.trial.rejection import LearningCurve, Quality, Stability
 from tf_pixpro import data
 
 DATABASE = "study.db"
 _ANCHORS: dict[str, Callable] = {"paper": paper_anchors, "small": small_anchors}
 # What identifies an experiment beside the arguments of `Study`: name in the database -> section of the config.
 _SETTINGS = {
-    **{name: name for name in ("source", "images", "anchors", "training", "layer", "quality", "stability")},
+    **{name: name for name in ("source", "images", "anchors", "training", "layer", "quality", "stability", "curve")},
     "look": "precheck",
 }
 
@@ -103,8 +103,8 @@ def candidate(config: ConfigDict, images: Images, training: Optional[dict] = Non
     """
     build = sessions.build
     tests = {
-        name: None if config[name] is None else build(test, name, config[name])
-        for name, test in (("quality", Quality), ("stability", Stability))
+        name: None if config.get(name) is None else build(test, name, config[name])
+        for name, test in (("quality", Quality), ("stability", Stability), ("curve", LearningCurve))
     }
     return Candidate(
         images,

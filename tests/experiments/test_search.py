@@ -76,6 +76,25 @@ def test_every_section_is_understood(name, variant, tmp_path):
         builder.open_study(config, str(tmp_path))
 
 
+def test_learning_curves_are_an_option_and_another_experiment(tmp_path):
+    images = builder.split(
+        np.zeros([9, 32, 32, 3]), np.arange(9), np.zeros([1, 32, 32, 3]), np.zeros(1, int), 0, False, held_out=2
+    )
+    for name in NAMES:
+        assert builder.candidate(config_of(name), images).curve is None
+    config = config_of("evonorm_b_small")
+    builder.open_study(config, str(tmp_path))
+    del config.curve  # as in configs of earlier versions
+    builder.open_study(config, str(tmp_path))
+    config.curve = {"steps": (20, 40), "limits": {"resnet": (2.2, 2.0)}}
+    assert builder.candidate(config, images).curve.limits == {"resnet": (2.2, 2.0)}
+    with pytest.raises(Mistake, match=r"a study is one experiment. Received .* with curve: None -> "):
+        builder.open_study(config, str(tmp_path))
+    config.curve.steps = (20,)
+    with pytest.raises(Mistake, match=r"curve.*limits must have one loss for each of the 1 steps"):
+        builder.candidate(config, images)
+
+
 def test_wrong_names_are_mistakes(tmp_path):
     config = config_of("evonorm_b_small")
     for section, key, value, message in (

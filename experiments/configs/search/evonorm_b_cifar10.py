@@ -38,6 +38,7 @@ def get_config(variant=""):
     config.precheck = True
     config.quality = {"steps": 100, "accuracy": 0.2}
     config.stability = {"steps": 100, "limit": 1e8}
+    config.curve = None  # limits of the training loss, from experiments.benchmark curves
     config.space = {"nodes": 10}
     config.rules = {"method": "pareto", "initial": 500, "window": 2500, "tournament": 0.05, "newcomers": 0.5}
     config.checks = {"batch": False}

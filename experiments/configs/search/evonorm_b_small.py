@@ -29,6 +29,7 @@ def get_config(variant=""):
     config.quality = {"steps": 150, "accuracy": 0.2}  # the paper has 100, for larger networks and batches
     # In the cheapest anchor only; a step costs three of training.
     config.stability = {"steps": 100, "limit": 1e8, "batch": 8, "anchors": ("resnet",)}
+    config.curve = None  # limits of the training loss, from experiments.benchmark curves
     config.space = {"nodes": 10}
     # One random layer in forty passes: few parents, and so a larger share of them in a tournament than the paper's 5 %.
     config.rules = {"method": "pareto", "initial": 6, "window": 25, "tournament": 0.2, "newcomers": 0.1}

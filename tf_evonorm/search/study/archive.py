@@ -66,10 +66,7 @@ def restore(study: Study, path: str) -> int:
       Mistake: there is no file, it is not one of `dump`, or the study is another experiment or has other candidates.
     """
     archive = _read(path)
-    if archive["experiment"] != study.experiment:
-        theirs, mine = archive["experiment"], study.experiment
-        changed = sorted(key for key in {*theirs, *mine} if theirs.get(key) != mine.get(key))
-        difference = "; ".join(f"{key}: {theirs.get(key)} -> {mine.get(key)}" for key in changed)
+    if difference := study.difference(archive["experiment"]):
         raise Mistake(f"a study is one experiment. Received {path} with {difference}. Take its config.")
     trials = []
     for number, row in enumerate(archive["candidates"]):

@@ -181,15 +181,19 @@ class Study:
         }
         self.experiment = mine = json.loads(json.dumps(mine, default=str))
         theirs = study.user_attrs.setdefault("experiment", mine)
-        changed = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
-        if changed:
-            difference = "; ".join(f"{key}: {theirs.get(key)} -> {mine.get(key)}" for key in changed)
+        if difference := self.difference(theirs):
             raise Mistake(
                 f"a study is one experiment. Received {self.name} of {self._lock.shown_url} with {difference}. "
                 "Take another workdir."
             )
         if "experiment" not in self._storage.get_study_user_attrs(self._id):
             study.set_user_attr("experiment", mine)
+
+    def difference(self, theirs: dict) -> str:
+        """Returns what another experiment has otherwise, or ""; settings that one of them lacks are None there."""
+        mine = self.experiment
+        changed = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
+        return "; ".join(f"{key}: {theirs.get(key)} -> {mine.get(key)}" for key in changed)
 
     @property
     def _id(self) -> int:

@@ -20,7 +20,7 @@ from tf_evonorm.search.trial import rejection
 from tf_evonorm.search.trial.anchors import Anchor, NormAct
 from tf_evonorm.search.trial.outcomes import Outcome
 from tf_evonorm.search.trial.proxy_task import Images, Run, Training
-from tf_evonorm.search.trial.rejection import Quality, Stability, Verdict
+from tf_evonorm.search.trial.rejection import LearningCurve, Quality, Stability, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Candidate:
       precheck: whether `rejection.precheck` runs first, which the paper does not have.
       layer: keyword arguments of `GraphLayer`.
       seed: seed of all runs.
+      curve: a test of the training loss before that of quality, which the paper does not have; None skips it.
 
     Raises:
       ValueError: if the training crops are larger than the images.
@@ -53,6 +54,7 @@ class Candidate:
     precheck: bool = True
     layer: dict = dataclasses.field(default_factory=dict)
     seed: int = 0
+    curve: Optional[LearningCurve] = None
 
     def __post_init__(self):
         side, crop = min(self.images.train.shape[1:3]), self.training.crop
@@ -86,6 +88,14 @@ class Candidate:
         """Returns (scores, "") or (None, the reason of the rejection); adds what was measured to `numbers`."""
         norm_act = layer_from_graph(graph, **self.layer)
         runs: list[Run] = []
+        try:
+            return self._tried(norm_act, clock, numbers, runs)
+        finally:
+            curves = {f"{run.anchor.name} losses": rejection.smoothed(run.losses) for run in runs if run.losses}
+            numbers.update({name: [round(loss, 4) for loss in losses] for name, losses in curves.items()})
+
+    def _tried(self, norm_act: NormAct, clock: Callable, numbers: dict, runs: list[Run]) -> tuple[Optional[tuple], str]:
+        """As `_scores`; adds the trainings to `runs`."""
         initial: list[list[np.ndarray]] = []  # weights of each run
         for anchor in self.anchors:
             for name, test in self._tests(anchor, norm_act, clock, runs, initial):
@@ -123,15 +133,16 @@ class Candidate:
             with clock("precheck"):
                 return rejection.precheck(runs[-1])
 
-        def trained(quality: Quality) -> Verdict:
+        def trained(name: str, test: Callable[[Run], Verdict]) -> Verdict:
             with clock("tracing"):
                 runs[-1].train(1)
-            with clock("quality"):
-                return quality(runs[-1])
+            with clock(name):
+                return test(runs[-1])
 
         tests: list[tuple[str, Callable[[], Verdict]]] = [("precheck", build)]
-        if self.quality:
-            tests.append(("quality", functools.partial(trained, self.quality)))
+        for name, test in (("curve", self.curve), ("quality", self.quality)):
+            if test:
+                tests.append((name, functools.partial(trained, name, test)))
         return tests
 
 
@@ -148,6 +159,8 @@ def repeated(graph: Graph, candidate: Candidate, seeds: Iterable[int]) -> np.nda
     """
     rows = []
     for seed in seeds:
-        outcome = dataclasses.replace(candidate, quality=None, stability=None, precheck=False, seed=seed)(graph)
+        outcome = dataclasses.replace(candidate, quality=None, stability=None, curve=None, precheck=False, seed=seed)(
+            graph
+        )
         rows.append(outcome.scores or [np.nan] * len(candidate.anchors))
     return np.array(rows)

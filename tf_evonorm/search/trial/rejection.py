@@ -1,4 +1,4 @@
-"""The tests that reject a candidate: a precheck of one pass, and the paper's quality and stability tests."""
+"""The tests that reject a candidate: a precheck of one pass, its learning curve, the paper's quality and stability."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import tensorflow as tf
 from tf_evonorm.search.trial.proxy_task import Run, cross_entropy
 
 NOT_FINITE = "not finite while training"
+CURVE = "learning curve"
+WINDOW = 10  # steps over which a loss is averaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,53 @@ class Quality:
         return Verdict(
             accuracy >= self.accuracy, "" if accuracy >= self.accuracy else "quality", {"accuracy": accuracy}
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningCurve:
+    """Rejects a candidate whose training loss is above a limit early in the training. The paper does not have it.
+
+    Attributes:
+      steps: gradient steps after which the loss is compared, ascending.
+      limits: name of an anchor -> one limit for each step; other anchors are not tested. The loss is the mean of the
+        last `WINDOW` steps.
+
+    Raises:
+      ValueError: steps that do not ascend, or an anchor without one limit for each step.
+
+    Limits belong to one training; `experiments.benchmark curves` calibrates them on the candidates of a search.
+    """
+
+    steps: tuple = (20, 40, 80)
+    limits: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        steps, limits = tuple(self.steps), {name: tuple(values) for name, values in self.limits.items()}
+        if not steps or list(steps) != sorted(set(steps)) or steps[0] < 1:
+            raise ValueError(f"steps must be positive and ascend. Received steps={steps}. Pass (20, 40, 80).")
+        wrong = [name for name, values in limits.items() if len(values) != len(steps)]
+        if wrong:
+            raise ValueError(
+                f"limits must have one loss for each of the {len(steps)} steps. Received {limits[wrong[0]]} for "
+                f"{wrong[0]}. Calibrate them with experiments.benchmark curves."
+            )
+        object.__setattr__(self, "steps", steps)
+        object.__setattr__(self, "limits", limits)
+
+    def __call__(self, run: Run) -> Verdict:
+        for step, limit in zip(self.steps, self.limits.get(run.anchor.name, ())):
+            if not run.train(step):
+                return Verdict(False, NOT_FINITE, {"steps": run.done})
+            loss = smoothed(run.losses[:step])[-1]
+            if loss > limit:
+                return Verdict(False, CURVE, {"steps": step, "loss": loss})
+        return Verdict(True)
+
+
+def smoothed(losses: Sequence[float]) -> list[float]:
+    """Returns the mean loss of every `WINDOW` steps, without the last incomplete window unless it is the only one."""
+    windows = [losses[start : start + WINDOW] for start in range(0, len(losses), WINDOW)]
+    return [sum(window) / len(window) for window in windows if len(window) == WINDOW or len(windows) == 1]
 
 
 @dataclasses.dataclass(frozen=True)

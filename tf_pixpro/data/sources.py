@@ -4,7 +4,6 @@ is used."""
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import functools
 import io
 import os
@@ -20,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from tf_evonorm.mistakes import Mistake
 from tf_pixpro.data.listing import choose, endings, sample, walk
+from tf_pixpro.data.record_index import record_files, record_index
 from tf_pixpro.views.decode import MAX_PIXELS, read_header
 
 _CHECKED = 1000
@@ -52,7 +52,12 @@ class Source:
 
 
 def source(
-    path: str, split: Optional[str] = None, num_examples: Optional[int] = None, min_side: int = 32, **options: Any
+    path: str,
+    split: Optional[str] = None,
+    num_examples: Optional[int] = None,
+    min_side: int = 32,
+    index: Optional[str] = None,
+    **options: Any,
 ) -> Source:
     """Makes a source out of a path or name.
 
@@ -62,8 +67,10 @@ def source(
         `image/class/label`; 'tfds:NAME'; or 'scenes'.
       split: of a folder or zip: only files below the folder of this name at the top of the source, such as 'train', or
         below a path such as 'images/train'; of TFDS: its split (default 'train').
-      num_examples: number of records, which otherwise are counted once; of scenes: how many (default 2000).
+      num_examples: number of compressed records, which otherwise are counted once; of scenes: how many (default
+        2000).
       min_side: least height and width in pixels; a sample of the files is looked at.
+      index: folder of the index of TFRecords (see `tf_pixpro.data.record_index`), if not the folder of the records.
       **options: of TFDS: data_dir; of scenes: seed, size.
 
     Raises:
@@ -89,7 +96,7 @@ def source(
     if path.lower().endswith(_OTHER_FILES) and os.path.exists(path):
         raise Mistake(f"images come from a folder, a .zip, TFRecords or tfds:NAME. Received the file {path!r}.")
     if record_files(path):
-        return tfrecords(path, num_examples)
+        return tfrecords(path, num_examples, index)
     raise FileNotFoundError(
         f"images come from a folder, a .zip, TFRecords or tfds:NAME. Received {path!r}, where there is nothing."
     )
@@ -190,7 +197,7 @@ def _check_members(path, members):
             )
 
 
-def tfrecords(pattern: str, num_examples: Optional[int] = None) -> Source:
+def tfrecords(pattern: str, num_examples: Optional[int] = None, index: Optional[str] = None) -> Source:
     """Records with Model Garden's ImageNet keys; see `source`. Labels are kept as they are; those that are no number
     are ignored."""
     files = record_files(pattern)
@@ -210,10 +217,31 @@ def tfrecords(pattern: str, num_examples: Optional[int] = None) -> Source:
     else:
         tf.get_logger().warning("%s: labels are ignored, since image/class/label is not one whole number", pattern)
 
-    def parse(record):
+    def parse(record, name):
         example = tf.io.parse_single_example(record, keys)
         number = example.get("image/class/label", tf.constant(-1, tf.int64))
-        return {"bytes": example["image/encoded"], "label": number, "name": tf.constant(pattern)}
+        return {"bytes": example["image/encoded"], "label": number, "name": name}
+
+    if compression:
+        return _compressed_records(pattern, files, compression, num_examples, index, parse)
+    opened = record_index(files, pattern=pattern, folder=index)
+    if num_examples not in (None, opened.num_examples):
+        raise Mistake(
+            f"num_examples must be the number of records. Received {num_examples} and {pattern!r} with "
+            f"{opened.num_examples}. Leave it out."
+        )
+    record = opened.reader()
+
+    def read(number):
+        return parse(*record(number))
+
+    chosen = np.linspace(0, opened.num_examples - 1, min(opened.num_examples, _CHECKED)).astype(np.int64)
+    classes = _classes(pattern, tf.data.Dataset.from_tensor_slices(chosen).map(read))
+    return Source(pattern, opened.num_examples, classes, read=read)
+
+
+def _compressed_records(pattern, files, compression, num_examples, index, parse):
+    """Records that only come in a row."""
 
     def records(names):
         return tf.data.TFRecordDataset(names, compression_type=compression)
@@ -222,24 +250,20 @@ def tfrecords(pattern: str, num_examples: Optional[int] = None) -> Source:
         shards = tf.data.Dataset.from_tensor_slices(files)
         shards = shards if seed is None else shards.shuffle(len(files), seed=seed)
         some = shards.interleave(records, cycle_length=16, deterministic=True)
-        return (some if seed is None else some.shuffle(10000, seed=seed)).map(parse)
+        some = some if seed is None else some.shuffle(10000, seed=seed)
+        return some.map(lambda record: parse(record, tf.constant(pattern)))
 
     if num_examples is None:
-        num_examples = _count(pattern, records(files))
-    largest = max(int(e["label"]) for e in stream(None).take(_CHECKED))
-    return Source(pattern, num_examples, tuple(map(str, range(largest + 1))), stream=stream)
+        num_examples = record_index(files, compression, pattern, index).num_examples
+    return Source(pattern, num_examples, _classes(pattern, stream(None).take(_CHECKED)), stream=stream)
 
 
-def record_files(pattern: str) -> list[str]:
-    """Files of a name or pattern (`*`, `?`, `[...]` in the last part of it), sorted; brackets in a folder's name stand
-    for themselves."""
-    if os.path.isfile(pattern):
-        return [pattern]
-    directory, name = os.path.split(pattern)
-    if os.path.isdir(directory or "."):
-        found = [entry.path for entry in os.scandir(directory or ".") if fnmatch.fnmatchcase(entry.name, name)]
-        return sorted(path if directory else path[2:] for path in found if os.path.isfile(path))
-    return sorted(tf.io.gfile.glob(pattern))
+def _classes(pattern, examples):
+    """Classes of records, whose names are unknown: '0', '1', ... up to the largest label found."""
+    try:
+        return tuple(map(str, range(max(int(example["label"]) for example in examples) + 1)))
+    except tf.errors.DataLossError as error:
+        raise Mistake(f"whole TFRecords are needed. Received {pattern!r}: {error.message}. Copy them anew.") from error
 
 
 def _first_record(file):
@@ -254,13 +278,6 @@ def _first_record(file):
         except (tf.errors.DataLossError, DecodeError) as error:
             reason = getattr(error, "message", str(error))
     raise Mistake(f"TFRecords must hold images. Received {file!r}: {reason}. Pass files of tf.train.Example.")
-
-
-def _count(pattern, records):
-    try:
-        return sum(1 for _ in records)
-    except tf.errors.DataLossError as error:
-        raise Mistake(f"whole TFRecords are needed. Received {pattern!r}: {error.message}. Copy them anew.") from error
 
 
 def tfds(name: str, split: str = "train", data_dir: Optional[str] = None) -> Source:

@@ -46,8 +46,8 @@ def pretrain_dataset(
       recipe: see `tf_pixpro.views.augment.two_views`.
       input_context: of the strategy; this pipeline then gives its own part of each global batch, in batches of one
         replica.
-      start_step: step whose batch comes first. Where images can be picked (folder, zip, scenes) this costs nothing;
-        TFRecords and TFDS read over the skipped records without decoding them.
+      start_step: step whose batch comes first. Where images can be picked (folder, zip, TFRecords, scenes) this
+        costs nothing; compressed TFRecords and TFDS read over the skipped records without decoding them.
       max_bad_share: share of images that may fail to decode. Each is logged by name, counted, and replaced by another
         image. A single bad file is let pass, unless this is 0.
       exif, bits: see `tf_pixpro.views.augment.two_views`.

@@ -120,12 +120,8 @@ def record_index(
     Raises:
       Mistake: a file is torn or damaged, or one that the kept index has is missing.
     """
-    root = os.path.dirname(os.path.commonprefix([os.path.join(os.path.dirname(file), "") for file in files]))
-    names = [os.path.relpath(file, root or ".") if "://" not in file else file[len(root) + 1 :] for file in files]
-    known = os.path.basename(pattern) if pattern else "\n".join(names)
-    known = known if folder is None else f"{root}\n{known}"
-    digest = hashlib.sha256(f"{compression}\n{known}".encode()).hexdigest()[:16]
-    path = os.path.join(folder or root, f".records-{digest}.index.npz")
+    root, names = _relative(files)
+    path = os.path.join(folder or root, _name(root if folder else "", pattern, names, compression))
     kept = _load(path)
     missing = sorted(kept.keys() - set(names))
     if missing:
@@ -135,21 +131,36 @@ def record_index(
         )
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
         sizes, times = np.array(list(threads.map(_size_and_time, files)), np.int64).reshape(-1, 2).T
-        fresh = [i for i, name in enumerate(names) if name not in kept or tuple(kept[name][:2]) != (sizes[i], times[i])]
-        found = threads.map(lambda i: _read(files[i], int(sizes[i]), compression), fresh)
-        entries = {**{name: kept[name][2:] for name in names if name in kept}}
-        entries.update({names[i]: entry for i, entry in zip(fresh, found)})
-    changed = [names[i] for i in fresh if names[i] in kept]
-    if changed:
-        tf.get_logger().warning(
-            "%s: %d of %d files have changed since they were indexed, such as %s, and are indexed anew",
-            pattern or root, len(changed), len(names), changed[0],
-        )  # fmt: skip
-    counts = np.array([entries[name][0] for name in names], np.int64)
-    index = RecordIndex(tuple(files), compression, sizes, times, counts, tuple(entries[name][1] for name in names))
+        unchanged = [kept.get(name, ())[:2] == (size, time) for name, size, time in zip(names, sizes, times)]
+        fresh = [i for i, same in enumerate(unchanged) if not same]
+        found = dict(zip(fresh, threads.map(lambda i: _read(files[i], int(sizes[i]), compression), fresh)))
+    _report_changes(pattern or root, [names[i] for i in fresh if names[i] in kept], len(names))
+    entries = [found[i] if i in found else kept[name][2:] for i, name in enumerate(names)]
+    counts = np.array([count for count, _ in entries], np.int64)
+    index = RecordIndex(tuple(files), compression, sizes, times, counts, tuple(offsets for _, offsets in entries))
     if fresh:
         _save(path, names, index)
     return index
+
+
+def _relative(files):
+    """(folder that all files share, names of the files below it)."""
+    root = os.path.dirname(os.path.commonprefix([os.path.join(os.path.dirname(file), "") for file in files]))
+    return root, [file[len(root) :].lstrip("/") for file in files]
+
+
+def _name(root, pattern, names, compression):
+    known = os.path.basename(pattern) if pattern else "\n".join(names)
+    digest = hashlib.sha256(f"{compression}\n{root}\n{known}".encode(errors="surrogateescape")).hexdigest()[:16]
+    return f".records-{digest}.index.npz"
+
+
+def _report_changes(shown, changed, number):
+    if changed:
+        tf.get_logger().warning(
+            "%s: %d of %d files have changed since they were indexed, such as %s, and are indexed anew",
+            shown, len(changed), number, changed[0],
+        )  # fmt: skip
 
 
 def _size_and_time(file):
@@ -166,7 +177,7 @@ def _load(path):
             names, counts, offsets = str(kept["names"]).split("\n"), kept["counts"], kept["offsets"]
             pieces = np.split(offsets, np.cumsum(counts + 1)[:-1]) if len(offsets) else [offsets] * len(names)
             rows = zip(names, kept["sizes"].tolist(), kept["times"].tolist(), counts.tolist(), pieces)
-            return {name: entry for name, *entry in rows}
+            return {name: tuple(entry) for name, *entry in rows}
     except (tf.errors.OpError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return {}
 
@@ -263,7 +274,7 @@ def masked_crc32c(rows: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _opened(file, size) -> Iterator[Callable]:
+def _opened(file: str, size: int) -> Iterator[Callable]:
     """Gives (position, length) -> bytes of a file, reading no more than that."""
     if re.match(r"\w+://", file):
         yield lambda position, length: _read_remote(

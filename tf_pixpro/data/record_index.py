@@ -145,7 +145,8 @@ def record_index(
 
 def _relative(files):
     """(folder that all files share, names of the files below it)."""
-    root = os.path.dirname(os.path.commonprefix([os.path.join(os.path.dirname(file), "") for file in files]))
+    folders = [os.path.join(os.path.dirname(file), "") for file in files]
+    root = os.path.dirname(os.path.commonprefix(folders))  # noqa: RUF071  (commonpath does not take URLs)
     return root, [file[len(root) :].lstrip("/") for file in files]
 
 

@@ -1,11 +1,13 @@
 """Pure mathematics of the normalizations: moments, and each formula with its own gradient."""
 
+from tf_evonorm.functional.activated import batch_norm_activated, group_norm_activated, linear
 from tf_evonorm.functional.evonorm import evonorm_b, evonorm_b_in_training, evonorm_s
 from tf_evonorm.functional.gradients import with_gradient
 from tf_evonorm.functional.masked import masked_batch_moments, masked_evonorm_b
-from tf_evonorm.functional.moments import OVER, all_sum, batch_moments, fitting_groups, moments
+from tf_evonorm.functional.moments import OVER, all_sum, batch_moments, fitting_groups, flattened, moments
 from tf_evonorm.functional.reductions import (
     compilable,
+    compiles,
     mean_and_variance,
     raised,
     sums_over_positions,
@@ -17,11 +19,16 @@ __all__ = [
     "OVER",
     "all_sum",
     "batch_moments",
+    "batch_norm_activated",
     "compilable",
+    "compiles",
     "evonorm_b",
     "evonorm_b_in_training",
     "evonorm_s",
     "fitting_groups",
+    "flattened",
+    "group_norm_activated",
+    "linear",
     "masked_batch_moments",
     "masked_evonorm_b",
     "mean_and_variance",

@@ -10,15 +10,15 @@ and so does dx).
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from tf_evonorm.functional.gradients import with_gradient
-from tf_evonorm.functional.moments import all_sum, flattened, group_mean, over_batch, over_groups
+from tf_evonorm.functional.moments import flattened
 from tf_evonorm.functional.reductions import compilable, compiles, mean_and_variance, raised, sums_over_positions
+from tf_evonorm.functional.roots import Root, along, batch_root, group_root
 
 
 class Vectors(NamedTuple):
@@ -270,52 +270,18 @@ class _Measures:
     synchronized: bool = False
 
 
-class _Root:
-    """sqrt(variance + epsilon), variance the mean of (x - centre)**2 over `count` values, and its gradient in x."""
-
-    def __init__(self, variance, epsilon, centre=None, count=None, pool=tf.identity):
-        self.variance, self.value = variance, tf.sqrt(variance + epsilon)
-        self.centre, self.count, self.pool = centre, count, pool
-
-    def pull(self, gradient, *dvariance):
-        """(slope, centre): gradients in root and variance add slope * (x - centre) to dx; no centre is 0."""
-        return 2 * self.pool(gradient / (2 * self.value), *dvariance) / tf.maximum(self.count, 1), self.centre
-
-
-def _group_root(formula, x, positions, measures, compiled):
-    """The root of each group, repeated for its channels."""
-    mean, variance = mean_and_variance(compiled, (positions,), x)
-    groups = measures.groups
-    count = tf.cast(tf.shape(x)[positions], mean.dtype) * (mean.shape[3 - positions] // groups)
-    pool = functools.partial(group_mean, groups=groups, positions=positions, total=True)
-    if not formula.centred:
-        square = variance + tf.square(mean)
-        return _Root(group_mean(square, groups, positions), measures.epsilon, None, count, pool)
-    centre, spread = over_groups(mean, variance, groups, positions)
-    return _Root(spread, measures.epsilon, centre, count, pool)
-
-
 def _instance_and_batch_roots(formula, x, positions, measures, compiled):
     """(the instance root, the batch root, number of values of each channel or None where the variance is given)."""
     mean, variance = mean_and_variance(compiled, (positions,), x)
     count = tf.cast(tf.shape(x)[positions], mean.dtype)
-    root = _Root(variance if formula.centred else variance + tf.square(mean), measures.epsilon, mean, count)
-    if not formula.centred:
-        root.centre = None
+    if formula.centred:
+        root = Root(variance, measures.epsilon, mean, count)
+    else:
+        root = Root(variance + tf.square(mean), measures.epsilon, None, count)
     if measures.given is not None:
-        return root, _Root(tf.reshape(measures.given, _along(positions)), measures.epsilon), None
-    centre, spread, values = over_batch(mean, variance, count, measures.synchronized)
-    total = all_sum if measures.synchronized else tf.identity
-
-    def pool(gradient, dvariance):
-        return total(tf.reduce_sum(gradient, 0, keepdims=True) + dvariance)
-
-    return root, _Root(spread, measures.epsilon, centre, values, pool), values
-
-
-def _along(positions):
-    """The shape that broadcasts [C] against a flat tensor."""
-    return [1, 1, -1] if positions == 1 else [1, -1, 1]
+        return root, Root(tf.reshape(measures.given, along(positions)), measures.epsilon), None
+    floor = batch_root(mean, variance, count, measures.synchronized, measures.epsilon)
+    return root, floor, floor.count
 
 
 def _evonorm(formula, x, parameters, measures, compiled):
@@ -323,16 +289,16 @@ def _evonorm(formula, x, parameters, measures, compiled):
     flat, positions = flattened(x, measures.axis)
     if compiled is None:
         compiled = compiles(formula.name, flat)
-    along = _along(positions)
+    shape = along(positions)
     batch = isinstance(formula, BatchFormula)
 
     def normalized(x, *parameters):
-        gamma, beta, *rest = (tf.reshape(p, along) for p in parameters)
+        gamma, beta, *rest = (tf.reshape(p, shape) for p in parameters)
         vectors = Vectors(gamma, beta, rest[0] if formula.learned else tf.ones_like(gamma))
         if batch:
             root, floor, values = _instance_and_batch_roots(formula, x, positions, measures, compiled)
         else:
-            root = floor = _group_root(formula, x, positions, measures, compiled)
+            root = floor = group_root(x, positions, measures.groups, formula.centred, measures.epsilon, compiled)
             values = None
         roots = Roots(root.value, floor.value)
         y = _result(compiled, (formula,), x, vectors, roots)
@@ -341,7 +307,7 @@ def _evonorm(formula, x, parameters, measures, compiled):
             slopes = Slopes(*_sums(compiled, (formula, positions), x, dy, vectors.v, roots))
             pulls = (root.pull(gamma * slopes.root),)
             if batch and values is not None:
-                pulls += (floor.pull(gamma * slopes.floor, tf.reshape(dvariance, along)),)
+                pulls += (floor.pull(gamma * slopes.floor, tf.reshape(dvariance, shape)),)
             dx = _input_gradient(compiled, (formula,), x, dy, vectors, roots, pulls)
             small = [slopes.scale, slopes.shift] + ([gamma * slopes.v] if formula.learned else [])
             return [dx, *(tf.reduce_sum(slope, [0, positions]) for slope in small)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,33 @@ def activation(identifier: str | dict | Callable | None) -> str | Callable[[tf.T
     if isinstance(identifier, dict) and identifier.get("class_name") != "function":
         return tf.keras.layers.deserialize(identifier)
     return tf.keras.activations.get(identifier)
+
+
+# Functions of one value each, by the names that both generations of Keras have.
+_ELEMENT_WISE = (
+    "linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "softplus", "softsign", "tanh",
+    "sigmoid", "hard_sigmoid", "exponential", "hard_silu",
+)  # fmt: skip
+
+
+def swish_v(z: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
+    """z * sigmoid(v * z)."""
+    return z * tf.sigmoid(v * z)
+
+
+def above_threshold(z: tf.Tensor, tau: tf.Tensor) -> tf.Tensor:
+    """max(z, tau), the threshold of filter response normalization."""
+    return tf.maximum(z, tau)
+
+
+@functools.cache
+def _element_wise() -> tuple[Callable, ...]:
+    return tuple(activation(name) for name in _ELEMENT_WISE)
+
+
+def is_element_wise(function: str | Callable) -> bool:
+    """Whether an activation is known to take each value for itself: the named ones but softmax, not a user's own."""
+    return function == SWISH_V or any(function is one for one in _element_wise())
 
 
 def serialized(function: str | Callable) -> Any:

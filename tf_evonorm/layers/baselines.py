@@ -26,7 +26,9 @@ Activation = Union[str, dict, Callable, None]
 class _Activated(NormAct):
     """Normalization followed by an activation that is an argument.
 
-    Subclasses write `affine_form(x, training, weights)`, the part before it.
+    Subclasses write `affine_form(x, training, weights)`, the part before it, and `fused(x, training, weights, function,
+    parameters)`, which computes both in one with the gradient of `functional.activated`, or returns None where that
+    does not apply.
     """
 
     def __init__(self, activation, v_initializer, v_regularizer, v_constraint, **options):
@@ -41,7 +43,20 @@ class _Activated(NormAct):
             self.v = self.channel_weight("v")
 
     def normalized(self, x, training, weights=None):
-        return self.activated(self.affine_form(x, training, weights), x.dtype)
+        inside = not self.apply_act or activations.is_element_wise(self.activation)
+        function, parameters = functional.linear, []
+        if self.apply_act and self.learned:
+            function, parameters = activations.swish_v, [self.v]
+        elif self.apply_act and inside:
+            function = self.activation
+        z = self.fused(x, training, weights, function, parameters)
+        if z is None:
+            return self.activated(self.affine_form(x, training, weights), x.dtype)
+        return z if inside else self.activated(z, x.dtype)
+
+    def fused(self, x, training, weights, function, parameters):
+        """function(z, *parameters), z the affine form, in x's dtype; or None."""
+        return None
 
     def conditioned(self, x, gamma, beta, training, weights=None):
         return self.activated(functional.raised(self.affine_form(x, training, weights)) * gamma + beta, x.dtype)
@@ -53,7 +68,7 @@ class _Activated(NormAct):
         if not self.learned:
             return tf.cast(self.activation(tf.cast(z, dtype)), dtype)  # a layer as activation has a dtype of its own
         z = functional.raised(z)
-        return tf.cast(z * tf.sigmoid(self.along_channels(self.v, len(z.shape)) * z), dtype)
+        return tf.cast(activations.swish_v(z, self.along_channels(self.v, len(z.shape))), dtype)
 
     def get_config(self):
         return {**super().get_config(), "activation": activations.serialized(self.activation)}
@@ -129,9 +144,25 @@ class BatchNormAct(_Activated):
             mean, biased = tf.reshape(mean, [-1]), tf.reshape(biased, [-1])
             variance = biased * count / tf.maximum(count - 1, 1)
             z = self._affine(x, mean, biased)
+        self._follow(mean, variance, count)
+        return z
+
+    def fused(self, x, training, weights, function, parameters):
+        if not training or weights is not None:
+            return None
+        compiled = functional.compiles(f"batch {function.__name__}", functional.flattened(x, self.axis)[0])
+        if not compiled and self._fits_kernel(x):
+            return None
+        options = {"axis": self.axis, "epsilon": self.epsilon, "synchronized": self.synchronized, "compiled": compiled}
+        y, mean, biased, count = functional.batch_norm_activated(
+            x, self.gamma, self.beta, function, parameters, **options
+        )
+        self._follow(mean, biased * count / tf.maximum(count - 1, 1), count)
+        return y
+
+    def _follow(self, mean, variance, count):
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             self.move(moving, value, count, self.momentum)
-        return z
 
     def _fits_kernel(self, x):
         alone = not self.synchronized or tf.distribute.get_strategy().num_replicas_in_sync == 1
@@ -195,6 +226,13 @@ class GroupNormAct(_Activated):
     def build(self, input_shape):
         super().build(input_shape)
         self.fitting_groups = functional.fitting_groups(self.groups, self.channels)
+
+    def fused(self, x, training, weights, function, parameters):
+        options = {"groups": self.fitting_groups, "axis": self.axis, "epsilon": self.epsilon}
+        compiled = None if training else False
+        return functional.group_norm_activated(
+            x, self.gamma, self.beta, function, parameters, compiled=compiled, **options
+        )
 
     def affine_form(self, x: tf.Tensor, training: bool, weights: tf.Tensor | None = None) -> tf.Tensor:
         mean, variance = functional.moments(x, "group", self.fitting_groups, axis=self.axis)
@@ -343,7 +381,12 @@ class FilterResponseNormAct(NormAct):
             self.tau = self.channel_weight("tau")
 
     def normalized(self, x: tf.Tensor, training: bool, weights: tf.Tensor | None = None) -> tf.Tensor:
-        return self._above_threshold(self._affine_form(x), x.dtype)
+        function, parameters = (activations.above_threshold, [self.tau]) if self.apply_act else (functional.linear, [])
+        options = {"groups": self.channels, "axis": self.axis, "epsilon": self.epsilon}
+        compiled = None if training else False
+        return functional.group_norm_activated(
+            x, self.gamma, self.beta, function, parameters, centred=False, compiled=compiled, **options
+        )
 
     def conditioned(
         self,
@@ -362,4 +405,5 @@ class FilterResponseNormAct(NormAct):
         return functional.raised(x) * scale + self.along_channels(self.beta, rank)
 
     def _above_threshold(self, z, dtype):
-        return tf.cast(tf.maximum(z, self.along_channels(self.tau, len(z.shape))) if self.apply_act else z, dtype)
+        tau = self.along_channels(self.tau, len(z.shape)) if self.apply_act else None
+        return tf.cast(z if tau is None else activations.above_threshold(z, tau), dtype)

@@ -89,3 +89,12 @@ def test_an_unknown_name_is_refused():
         BatchNormAct("rleu")
     with pytest.raises((TypeError, ValueError)):
         FilterResponseNormAct(activation="relu")
+
+
+@pytest.mark.parametrize("name, known", [*((name, True) for name in FORMULAS), ("softmax", False)])
+def test_named_functions_of_one_value_are_element_wise(name, known):
+    assert activations.is_element_wise(activations.activation(name)) == known
+
+
+def test_a_function_of_the_user_is_not_taken_for_element_wise():
+    assert not activations.is_element_wise(lambda z: z - tf.reduce_mean(z))

@@ -54,7 +54,14 @@ class _Activated(NormAct):
             return self.activated(self.affine_form(x, training, weights), x.dtype)
         return z if inside else self.activated(z, x.dtype)
 
-    def fused(self, x, training, weights, function, parameters):
+    def fused(
+        self,
+        x: tf.Tensor,
+        training: bool,
+        weights: tf.Tensor | None,
+        function: Callable,
+        parameters: Sequence[tf.Tensor],
+    ) -> tf.Tensor | None:
         """function(z, *parameters), z the affine form, in x's dtype; or None."""
         return None
 
@@ -147,7 +154,14 @@ class BatchNormAct(_Activated):
         self._follow(mean, variance, count)
         return z
 
-    def fused(self, x, training, weights, function, parameters):
+    def fused(
+        self,
+        x: tf.Tensor,
+        training: bool,
+        weights: tf.Tensor | None,
+        function: Callable,
+        parameters: Sequence[tf.Tensor],
+    ) -> tf.Tensor | None:
         if not training or weights is not None:
             return None
         compiled = functional.compiles(f"batch {function.__name__}", functional.flattened(x, self.axis)[0])
@@ -227,7 +241,14 @@ class GroupNormAct(_Activated):
         super().build(input_shape)
         self.fitting_groups = functional.fitting_groups(self.groups, self.channels)
 
-    def fused(self, x, training, weights, function, parameters):
+    def fused(
+        self,
+        x: tf.Tensor,
+        training: bool,
+        weights: tf.Tensor | None,
+        function: Callable,
+        parameters: Sequence[tf.Tensor],
+    ) -> tf.Tensor | None:
         options = {"groups": self.fitting_groups, "axis": self.axis, "epsilon": self.epsilon}
         compiled = None if training else False
         return functional.group_norm_activated(

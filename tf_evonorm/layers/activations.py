@@ -26,7 +26,7 @@ def activation(identifier: str | dict | Callable | None) -> str | Callable[[tf.T
     """The function that an `activation` argument names.
 
     Args:
-      identifier: a name that Keras has ("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "mish", ...),
+      identifier: a name that Keras has ("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", ...),
         "hard_silu" or "hard_swish"; "swish_v"; None (linear); a function of tensors; a Keras layer without weights,
         such as `LeakyReLU(0.1)`; or what `serialized` returned.
 
@@ -47,8 +47,8 @@ def activation(identifier: str | dict | Callable | None) -> str | Callable[[tf.T
 
 # Functions of one value each, by the names that both generations of Keras have.
 _ELEMENT_WISE = (
-    "linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "mish", "softplus", "softsign", "tanh",
-    "sigmoid", "hard_sigmoid", "exponential", "hard_silu",
+    "linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "swish", "mish", "softplus", "softsign",
+    "tanh", "sigmoid", "hard_sigmoid", "exponential", "hard_silu",
 )  # fmt: skip
 
 

@@ -8,9 +8,10 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
-from official.core import base_task, config_definitions, train_lib, train_utils
+from official.core import base_task, base_trainer, config_definitions, train_lib, train_utils
 from official.modeling import optimization
 
 from tf_evonorm.mistakes import Mistake
@@ -86,6 +87,8 @@ def run(
       Mistake: if mode is unknown, 'eval' finds no checkpoint, or the latest one cannot be read.
       FloatingPointError: at the end of the inner loop in which a loss became non-finite; nothing is saved after that
         step.
+      tf.errors.OpError: if the input fails, such as with too many undecodable images. The steps that were finished
+        before are saved (not with several workers, which would wait for each other).
     """
     _check(workdir, mode, config.trainer.train_steps)
     config, chief = _ranked(config, best), strategy.extended.should_checkpoint
@@ -93,7 +96,12 @@ def run(
     exporter = _exporter(config.trainer, kept, keep) if best is not None and mode == "train_and_eval" else None
     with strategy.scope():
         trainer = train_utils.create_trainer(
-            config, task, train="train" in mode, evaluate="eval" in mode, checkpoint_exporter=exporter
+            config,
+            task,
+            train="train" in mode,
+            evaluate="eval" in mode,
+            checkpoint_exporter=exporter,
+            trainer_cls=_Trainer,
         )
     bar = Progress(
         trainer.global_step, config.trainer.train_steps, config.task.train_data.global_batch_size, progress and chief
@@ -117,7 +125,12 @@ def run(
         if mode == "train_and_eval" and trainer.global_step.numpy() == 0:
             with strategy.scope():
                 runner.controller.evaluate(steps=config.trainer.validation_steps)
-        runner.run()
+        try:
+            runner.run()
+        except tf.errors.OpError:
+            if "train" in mode and not _many_workers(strategy):
+                _keep_finished_steps(runner, trainer)
+            raise
     if "train" in mode and isinstance(trainer.optimizer, optimization.ExponentialMovingAverage):
         with strategy.scope():
             trainer.optimizer.swap_weights()  # the averages are what was evaluated, and what is kept
@@ -156,6 +169,20 @@ def _exporter(trainer, folder, keep):
     return exporter
 
 
+def _many_workers(strategy):
+    return bool(strategy.cluster_resolver and strategy.cluster_resolver.cluster_spec().num_tasks("worker") > 1)
+
+
+def _keep_finished_steps(runner, trainer):
+    """Saves the state after the last whole step, unless that is saved already or no longer finite."""
+    manager, step = runner.checkpoint_manager, int(trainer.global_step.numpy())
+    saved = manager.latest_checkpoint and int(train_utils.read_global_step_from_checkpoint(manager.latest_checkpoint))
+    if step == (saved or 0) or not all(np.isfinite(v.numpy()).all() for v in trainer.model.trainable_variables):
+        return
+    path = manager.save(checkpoint_number=step, check_interval=False)
+    logging.warning("The input failed at step %d; what was learned until then is saved as %s.", step + 1, path)
+
+
 def _check_readable(checkpoint):
     """Model Garden reads it deep inside, where a torn file is an error without a name."""
     if not checkpoint:
@@ -170,6 +197,19 @@ def _check_readable(checkpoint):
             "Put an older one first in the "
             "file `checkpoint` beside it, or take another working folder."
         ) from error
+
+
+class _Trainer(base_trainer.Trainer):
+    """Model Garden's trainer; nothing of a step happens before its batch is there.
+
+    Where the input fails, weights, counters and averages are therefore those of the last whole step.
+    """
+
+    def train_step(self, iterator):
+        batch = self.next_train_inputs(iterator)
+        parts = [self.strategy.experimental_local_results(part) for part in tf.nest.flatten(batch)]
+        with tf.control_dependencies([tensor for tensors in parts for tensor in tensors]):
+            super().train_step(iter([batch]))
 
 
 class _Best(train_utils.BestCheckpointExporter):

@@ -192,6 +192,25 @@ def test_a_non_finite_loss_stops_the_run_and_names_the_step(tmp_path, per_loop):
     assert all(np.isfinite(w).all() for w in weights if w.dtype.kind == "f")
 
 
+@pytest.mark.parametrize("per_loop", [1, 8])
+def test_where_the_input_fails_what_was_learned_is_kept(tmp_path, per_loop):
+    """Too many bad images, a file that is gone: the finished steps are saved, and the resumed run ends as ever."""
+
+    def failing(context, start_step):
+        def check(batch, number):
+            with tf.control_dependencies([tf.debugging.assert_less(number + start_step, tf.constant(4, tf.int64))]):
+                return tf.nest.map_structure(tf.identity, batch)
+
+        return tf.data.Dataset.zip((views(context, start_step), tf.data.Dataset.range(10**6))).map(check)
+
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        run(tmp_path / "failed", images=failing, steps_per_loop=per_loop, checkpoint_interval=8)
+    assert latest_step(str(tmp_path / "failed")) == 4
+    resumed, _ = run(tmp_path / "failed", steps_per_loop=per_loop, checkpoint_interval=8)
+    whole, _ = run(tmp_path / "whole", steps_per_loop=per_loop, checkpoint_interval=8)
+    same(resumed, whole)
+
+
 @pytest.mark.slow
 def test_two_workers_train_as_one_replica_and_resume(tmp_path):
     one, results = run(tmp_path / "one", "train_and_eval")

@@ -3,35 +3,38 @@
 python -m experiments.search --config=experiments/configs/search/evonorm_b_small.py --config.source.path=cifar10.zip \\
   --workdir=workdir/search --workers=2
 
-Other machines join with the same command, where --config.study.url names a database server. Any process may be killed
-at any time; the same command resumes the search.
+Workers are processes that Dask starts on this machine, or those of a running Dask cluster with --scheduler=ADDRESS.
+Other machines also join with the same command, where --config.study.url names a database server. Any process may be
+killed at any time; the same command resumes the search.
 """
 
 from __future__ import annotations
 
-import gc
 import os
-import sys
 import time
 from typing import Any, Optional
 
-import tensorflow as tf
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
 from experiments.builders import study as builder
 from experiments.launch import session as sessions
 from tf_evonorm.mistakes import Mistake
-from tf_evonorm.search.study import archive, report, results
+from tf_evonorm.search.study import archive, cluster, report, results
 from tf_evonorm.search.study.study import Study
-from tf_evonorm.search.study.workers import RESTART, keep_workers, work
 
-MODES = ("search", "worker", "report", "rerank", "export", "dump", "restore")
+MODES = ("search", "report", "rerank", "export", "dump", "restore")
 ARCHIVE = "study.json"  # what dump writes into the folder, and restore reads
 
 
-def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = None, file: Optional[str] = None) -> None:
+def main(
+    session: sessions.Session,
+    workers: int = 1,
+    scheduler: Optional[str] = None,
+    memory_limit: str = "auto",
+    file: Optional[str] = None,
+) -> None:
     """Runs one mode of an experiment.
 
     The sections of its config are the keyword arguments of: source, test: `data.source` (test: what differs from
@@ -41,11 +44,12 @@ def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = No
     `results.rerank`, its `training` what differs from training.
 
     Args:
-      session: `mode` is "search" (workers with a progress line, then the report), "worker" (one, in this process),
-        "report", "rerank" (the best layers retrained on images that the search has not seen), "export" (the winner as
-        JSON and as a SavedModel), "dump" (all candidates as one JSON file) or "restore" (the study from such a file).
-      workers: number of worker processes, one core each.
-      parent: process id whose end also ends this worker.
+      session: `mode` is "search" (workers with a progress line, then the report), "report", "rerank" (the best layers
+        retrained on images that the search has not seen), "export" (the winner as JSON and as a SavedModel), "dump"
+        (all candidates as one JSON file) or "restore" (the study from such a file).
+      workers: number of processes on this machine, one core each.
+      scheduler: address of a Dask scheduler whose workers are used in their place.
+      memory_limit: of each process on this machine, such as "4GB"; "auto" divides that of the machine.
       file: JSON file of "dump" and "restore"; `study.json` in the folder by default.
     """
     config, folder = session.config, session.workdir
@@ -56,11 +60,12 @@ def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = No
         print(f"{path}: {count} candidates")
         return
     if session.mode == "search":
+        if not scheduler:
+            _check_workers(workers)
         images = builder.images(config, folder)  # decoded once, before all workers need them
-        _search(study, workers, folder)
+        with cluster.connected(workers, scheduler, memory_limit, folder) as client:
+            _search(study, config, folder, client)
         results.train_baselines(builder.candidate(config, images), folder)
-    if session.mode == "worker":
-        _work(study, config, folder, parent)
     if session.mode in ("rerank", "export"):
         longer = builder.candidate(config, builder.images(config, folder, rerank=True), dict(config.rerank.training))
         if session.mode == "export":
@@ -71,40 +76,26 @@ def main(session: sessions.Session, workers: int = 1, parent: Optional[int] = No
     print(report.report(study, folder))
 
 
-def _search(study: Study, workers: int, folder: str) -> None:
-    """Runs worker processes, one core each, with a progress line, until the study is complete."""
-    bound = hasattr(os, "sched_getaffinity")  # on Linux alone
-    cores = sorted(os.sched_getaffinity(0)) if bound else list(range(os.cpu_count() or 1))
-    if not 1 <= workers <= len(cores):
-        raise Mistake(f"--workers must be 1 to {len(cores)}, the cores of this machine. Received --workers={workers}.")
+def _search(study: Study, config: ConfigDict, folder: str, client: Any) -> None:
+    """Keeps all workers of a cluster at work, with a progress line, until the study is complete."""
     started, before = time.time(), len(results.finished(study))
+    print(cluster.described(client))
 
-    def update() -> None:
+    def update() -> int:
         finished = len(results.finished(study))
         bar.n = finished
         bar.set_postfix_str(results.progress(study, 3600 * (finished - before) / (time.time() - started)))
+        return finished
 
     with tqdm(total=study.candidates, bar_format="{n}/{total} |{bar:20}| {elapsed} {postfix}") as bar:
-        keep_workers(_worker_command, cores[:workers], folder, update)
+        cluster.keep_working(client, builder.work_on, (config.to_dict(), os.path.abspath(folder)), update)
 
 
-def _worker_command(core: int) -> list[str]:
-    """Returns the command of a worker: this process's flags but for those of the mode."""
-    replaced = ("mode", "core", "parent", "workers")
-    kept = [flag for flag in sys.argv[1:] if not flag.lstrip("-").startswith(replaced)]
-    mode = ["--mode=worker", f"--core={core}", f"--parent={os.getpid()}"]
-    return [sys.executable, "-m", "experiments.search", *kept, *mode]
-
-
-def _work(study: Study, config: Any, folder: str, parent: Optional[int]) -> None:
-    """Works on the study in this process, then ends it."""
-    trial = builder.candidate(config, builder.images(config, folder))
-    gc.freeze()  # the libraries are never collected; scanning them after each candidate took 5 % of the time
-
-    def orphaned() -> bool:
-        return parent is not None and os.getppid() != parent
-
-    sys.exit(0 if work(study, trial, config.restart_after, orphaned) else RESTART)
+def _check_workers(workers: int) -> None:
+    bound = hasattr(os, "sched_getaffinity")  # on Linux alone
+    cores = len(os.sched_getaffinity(0)) if bound else os.cpu_count() or 1
+    if not 1 <= workers <= cores:
+        raise Mistake(f"--workers must be 1 to {cores}, the cores of this machine. Received --workers={workers}.")
 
 
 def _check_input(config: Any, folder: str, mode: str, file: Optional[str]) -> None:
@@ -123,20 +114,20 @@ def _run() -> None:
         "workdir", None, "Folder of the search: database, images, report. An existing search is resumed."
     )
     flags.DEFINE_enum("mode", "search", MODES, "What to do.")
-    flags.DEFINE_integer("workers", 1, "Processes of --mode=search, one core each.")
-    flags.DEFINE_integer("core", None, "For --mode=worker: the core that it uses.")
-    flags.DEFINE_integer("parent", None, "For --mode=worker: the process whose end also ends it.")
+    flags.DEFINE_integer("workers", 1, "Processes of --mode=search on this machine, one core each.")
+    flags.DEFINE_string(
+        "scheduler", None, "Address of a Dask scheduler whose workers are used, such as tcp://HOST:8786."
+    )
+    flags.DEFINE_string("memory_limit", "auto", "Memory of each process on this machine, such as 4GB.")
     flags.DEFINE_string("file", None, f"JSON file of --mode=dump and --mode=restore; WORKDIR/{ARCHIVE} by default.")
     flags.mark_flags_as_required(["config", "workdir"])
 
     def start(_: list[str]) -> None:
-        if flags.FLAGS.core is not None:
-            tf.config.threading.set_intra_op_parallelism_threads(1)
-            tf.config.threading.set_inter_op_parallelism_threads(1)
         mode, folder = flags.FLAGS.mode, flags.FLAGS.workdir
         _check_input(config.value, folder, mode, flags.FLAGS.file)
         with sessions.start_session(config.value, folder, mode, program="search") as session:
-            main(session, flags.FLAGS.workers, flags.FLAGS.parent, flags.FLAGS.file)
+            given = flags.FLAGS
+            main(session, given.workers, given.scheduler, given.memory_limit, given.file)
 
     sessions.run(start)
 

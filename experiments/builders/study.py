@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
 from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
 import numpy as np
+import tensorflow as tf
 from ml_collections import ConfigDict
 
 from experiments.launch import session as sessions
@@ -15,8 +18,10 @@ from tf_evonorm.mistakes import Mistake
 from tf_evonorm.search.space.checks import Checks
 from tf_evonorm.search.space.graph import Space
 from tf_evonorm.search.space.primitives import Protection
+from tf_evonorm.search.study import cluster
 from tf_evonorm.search.study.evolution import Rules
 from tf_evonorm.search.study.study import Study
+from tf_evonorm.search.study.workers import work
 from tf_evonorm.search.trial.anchors import Anchor, paper_anchors, small_anchors
 from tf_evonorm.search.trial.candidate import Candidate
 from tf_evonorm.search.trial.proxy_task import Images, Training
@@ -115,6 +120,27 @@ def candidate(config: ConfigDict, images: Images, training: Optional[dict] = Non
         layer=dict(config.layer),
         seed=config.seed,
     )
+
+
+def work_on(config: dict, folder: str) -> bool:
+    """The task of one Dask worker: tries candidates of a study in this process, on one core.
+
+    Args:
+      config: of the search, as nested dicts.
+      folder: folder of the search; made where it is missing, as on another machine.
+
+    Returns:
+      Whether the study is complete; False after `config.restart_after` candidates, when a new process is wanted.
+    """
+    cluster.bind_to_core()
+    with contextlib.suppress(RuntimeError):  # a process that has tried candidates before has its threads already
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    os.makedirs(folder, exist_ok=True)
+    experiment = ConfigDict(config)
+    study, trial = open_study(experiment, folder), candidate(experiment, images(experiment, folder))
+    gc.freeze()  # the libraries are never collected; scanning them after each candidate took 5 % of the time
+    return work(study, trial, experiment.restart_after)
 
 
 def images(config: ConfigDict, folder: str, rerank: bool = False) -> Images:

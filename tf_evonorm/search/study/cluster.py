@@ -7,6 +7,7 @@ machines; it holds no results, so any of its processes may be killed.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ def connected(
     Raises:
       Mistake: no scheduler answers at the address, or the limit is none.
     """
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost scheduler is reported by `keep_working`
     if scheduler:
         try:
             client = Client(scheduler, timeout=PATIENCE)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import postgresql
 import pytest
 
 from tf_evonorm.mistakes import Mistake
@@ -91,6 +92,15 @@ def world(tmp_path):
         process.communicate()
 
 
+@pytest.fixture
+def served(world):
+    """The same on a database server."""
+    with postgresql.server() as world.url:
+        yield world
+        for process in world.started:
+            process.kill()
+
+
 class World:
     def __init__(self, folder, url, started):
         self.folder, self.url, self.started = folder, url, started
@@ -155,9 +165,19 @@ def test_workers_that_are_killed_lose_nothing(world):
     run(world, candidates=80, kills=6, workers=2)
 
 
+@pytest.mark.slow
+def test_nor_do_they_on_a_server(served):
+    run(served, candidates=80, kills=6, workers=2)
+
+
 @pytest.mark.thorough
 def test_fifty_kills(world):
     run(world, candidates=500, kills=50, workers=3)
+
+
+@pytest.mark.thorough
+def test_fifty_kills_on_a_server(served):
+    run(served, candidates=500, kills=50, workers=3)
 
 
 @pytest.mark.parametrize(
@@ -204,10 +224,7 @@ def start_cluster(world, workers):
     return scheduler, own, re.search(r"tcp://[\d.:]+", file.read_text())[0]
 
 
-@pytest.mark.parametrize(
-    "kills", [pytest.param(1, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.thorough)]
-)
-def test_a_killed_scheduler_loses_nothing(world, kills):
+def kill_schedulers(world, kills):
     candidates = 30 * (kills + 1)
     for done in range(kills + 1):
         scheduler, workers, address = start_cluster(world, 2)
@@ -225,6 +242,21 @@ def test_a_killed_scheduler_loses_nothing(world, kills):
             assert b"Nothing is lost: start them again, then the same command." in error
     assert driver.returncode == 0, error.decode()[-3000:]
     world.check(candidates)
+
+
+@pytest.mark.slow
+def test_a_killed_scheduler_loses_nothing(world):
+    kill_schedulers(world, 1)
+
+
+@pytest.mark.slow
+def test_nor_does_one_whose_study_is_on_a_server(served):
+    kill_schedulers(served, 1)
+
+
+@pytest.mark.thorough
+def test_five_killed_schedulers_lose_nothing(world):
+    kill_schedulers(world, 5)
 
 
 def test_no_scheduler_is_a_mistake(monkeypatch):

@@ -4,16 +4,15 @@ import collections
 import os
 import pathlib
 import random
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 
 import numpy as np
 import optuna
+import postgresql
 import pytest
 import sqlalchemy
 
@@ -325,31 +324,8 @@ def check(study, reported, candidates):
 
 @pytest.fixture
 def server():
-    """URL of a PostgreSQL server of our own on loopback; it refuses to run as root."""
-    programs = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs or shutil.which("setpriv") is None:
-        pytest.skip("needs Debian's package postgresql")
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="postgresql"))
-    drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
-    if drop:
-        shutil.chown(folder, "postgres", "postgres")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def run(program, *options):
-        command = [*drop, programs[-1] / program, "-D", folder / "data", *options]
-        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
-
-    try:
-        run("initdb", "--auth=trust", "--username=study")
-        run("pg_ctl", "start", "-w", "-l", folder / "log", "-o", f"-p {port} -k {folder} -h 127.0.0.1")
-        try:
-            yield f"postgresql+psycopg://study@127.0.0.1:{port}/postgres"
-        finally:
-            run("pg_ctl", "stop", "-w", "-m", "immediate")
-    finally:
-        shutil.rmtree(folder)
+    with postgresql.server() as url:
+        yield url
 
 
 def kill_and_check(tmp_path, url, candidates, kills, workers):

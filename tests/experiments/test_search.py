@@ -182,6 +182,9 @@ def test_the_report_is_one_page_with_its_figures(toy_study):
     with open(report.report(study, folder)) as file:
         page = file.read()
     assert page.count("data:image/png;base64,") == 4 and "http" not in page
+    best = results.best(study, 10)
+    assert page.count("data:image/svg+xml;base64,") == len(best) + 1 and 'alt="family tree"' in page
+    assert all(f'alt="candidate {member.key}"' in page for member in best)
     for name in ("rejected", "progress", "accuracy", "anchors"):
         assert tf.io.decode_png(tf.io.read_file(f"{folder}/report/{name}.png")).shape[0] > 100
     # 20 candidates of 12 seconds, of which 10 are training; and what checks and proposals took this machine.

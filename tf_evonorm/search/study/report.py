@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import collections
 import html
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from tf_evonorm.search.space.graph import BASELINES, Graph
 from tf_evonorm.search.space.simplify import simplify
-from tf_evonorm.search.study import results
+from tf_evonorm.search.study import drawing, results
 from tf_evonorm.search.study.evolution import Member, pareto
 from tf_evonorm.search.study.study import Record, Study
 
@@ -42,7 +43,9 @@ def report(search: Study, folder: str) -> str:
         *_figures(search, folder, records, passed),
         "<h2>Best layers of the search, and baselines trained for as long</h2>",
         _best_layers(search, best, results.baselines(folder)),
-        "<h2>Their ancestors</h2>",
+        *(_drawn(simplify(member.graph, search.protection), member.key) for member in best),
+        "<h2>The family of the best one, and the ancestors of the best three</h2>",
+        _family(search, best),
         *(f"<pre>{html.escape(line)}</pre>" for line in _ancestors(search, best[:3])),
     ]
     rows = results.read(os.path.join(folder, "rerank.json"), [])
@@ -119,6 +122,31 @@ def _ancestors(search: Study, members: list[Member]) -> Iterator[str]:
         yield "\n".join("  " * depth + line for depth, line in enumerate(lines))
 
 
+def _drawn(graph: Graph, key: int) -> str:
+    """Returns the drawing of a layer with its formula, as HTML."""
+    figure = _figure()
+    drawing.draw_layer(graph, figure)
+    return f"<h3>Candidate {key}</h3>{_svg(figure, f'candidate {key}')}"
+
+
+def _family(search: Study, best: list[Member]) -> str:
+    if not best:
+        return ""
+    records, figure = search.records(), _figure(figsize=(8, 4))
+    line = drawing.ancestors(records, best[0].key)
+    labels = {record.number: simplify(record.graph, search.protection).formula() for record in line}
+    drawing.draw_family(records, best[0].key, labels, figure)
+    return _svg(figure, "family tree")
+
+
+def _svg(figure: Any, name: str) -> str:
+    """Returns a figure as a scalable HTML image."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight")
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return f'<p><img alt="{name}" src="data:image/svg+xml;base64,{encoded}">'
+
+
 def _table(head: Iterable, rows: Iterable[Iterable]) -> str:
     cells = "".join(f"<th>{html.escape(str(cell))}" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}" for cell in row) for row in rows)
@@ -163,15 +191,16 @@ def _rejected(search: Study, records: list[Record]) -> Any:
 def _progress(search: Study, passed: list[Record]) -> Any:
     figure = _figure(figsize=(7, 4))
     axes = figure.subplots()
-    order = sorted(passed, key=lambda record: (record.finished, record.number))
-    scores = np.array([record.scores for record in order])
+    own = {record.number for record in passed}
+    line = [(spent / 3600, record) for spent, record in results.timeline(search) if record.number in own]
+    hours, scores = [spent for spent, _ in line], np.array([record.scores for _, record in line])
     for column, anchor in zip(scores.T, search.anchors):
-        axes.plot(np.maximum.accumulate(column), label=f"{anchor}, best")
+        axes.plot(hours, np.maximum.accumulate(column), label=f"{anchor}, best")
     means, window = scores.mean(1), search.rules.window
     population = [means[max(0, i + 1 - window) : i + 1].mean() for i in range(len(means))]
-    axes.plot(np.maximum.accumulate(means), "k", label="mean of anchors, best")
-    axes.plot(population, "k:", label="mean of the population")
-    axes.set_xlabel("candidates that passed all tests")
+    axes.plot(hours, np.maximum.accumulate(means), "k", label="mean of anchors, best")
+    axes.plot(hours, population, "k:", label="mean of the population")
+    axes.set_xlabel("core-hours")
     axes.set_ylabel("accuracy")
     axes.legend(fontsize=8)
     return figure

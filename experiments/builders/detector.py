@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +20,7 @@ from experiments.launch import session as sessions
 from experiments.launch.schedule import StepSchedule
 from tf_evonorm.mistakes import Mistake
 from tf_pixpro import save_backbone
+from tf_pixpro.data.record_index import record_files
 from tf_pixpro.optimization import OPTIMIZERS
 from tf_pixpro.train import loop
 from tf_pixpro.train.precise_bn import PreciseNorm
@@ -92,7 +92,7 @@ def export(session: sessions.Session) -> tf.keras.Model:
     checkpoint = best if tf.train.latest_checkpoint(best) else workdir
     model = task.build_model()
     served = os.path.join(workdir, "saved_model")
-    summary = _summary(params.validation_data.input_path)
+    summary = records.summary_of(params.validation_data.input_path) or {}
     exif = summary.get("exif", True)  # as the records were made, so the served model sees what it was trained on
     serving.export_transfer(model, params, served, checkpoint, summary.get("categories", {}), exif)
     print(f"{served}: {tf.train.latest_checkpoint(checkpoint)}, {', '.join(serving.SIGNATURES)}")
@@ -230,16 +230,7 @@ def precise_norm(
 
 def class_names(input_path: str) -> dict[Any, str]:
     """Class number, as text, -> name: what `experiments.prepare` left beside the records; empty if it is not there."""
-    return _summary(input_path).get("categories", {})
-
-
-def _summary(input_path):
-    """What `experiments.prepare` says of its records; empty if it is not there."""
-    path = f"{str(input_path).partition('-*')[0]}.json"
-    if not tf.io.gfile.exists(path):
-        return {}
-    with tf.io.gfile.GFile(path) as file:
-        return json.load(file)
+    return (records.summary_of(str(input_path)) or {}).get("categories", {})
 
 
 def drawn_records(
@@ -266,7 +257,7 @@ def drawn_records(
 
 def _check_records(section, patterns):
     patterns = patterns.split(",") if isinstance(patterns, str) else list(patterns or ())
-    missing = [pattern for pattern in patterns if pattern and not tf.io.gfile.glob(pattern)]
+    missing = [pattern for pattern in patterns if pattern and not record_files(pattern)]
     if missing:
         raise FileNotFoundError(
             f"config.{section}.input_path must name records that are there. Received {', '.join(missing)}, "

@@ -245,8 +245,10 @@ class _Runner(train_lib.OrbitExperimentRunner):
         # The others save into folders of their own (all must take part); give them the chief's latest checkpoint and
         # its step.
         own = os.path.join(manager.directory, os.path.basename(latest))
-        for file in tf.io.gfile.glob(f"{latest}.*"):
-            tf.io.gfile.copy(file, own + file[len(latest) :])
+        folder, name = os.path.split(latest)
+        for file in tf.io.gfile.listdir(folder):
+            if file.startswith(f"{name}."):
+                tf.io.gfile.copy(os.path.join(folder, file), own + file[len(name) :])
         tf.compat.v1.train.update_checkpoint_state(manager.directory, own)
         return tf.train.CheckpointManager(
             self.trainer.checkpoint,

@@ -13,6 +13,7 @@ from tf_pixpro.train.task import ObjectTask
 from tf_pixpro.transfer.average_precision import coco_scores, mean_of_present
 from tf_pixpro.transfer.models import sliding_window
 from tf_pixpro.transfer.models.pyramid import load_parts
+from tf_pixpro.transfer.records.record_sets import with_literal_folders
 
 
 class _TransferTask(ObjectTask):
@@ -57,6 +58,7 @@ class _TransferTask(ObjectTask):
 
     def build_inputs(self, params, input_context=None):
         own = self.task_config.train_data if params.is_training else self.task_config.validation_data
+        own = own.replace(input_path=with_literal_folders(own.input_path))
         return super().build_inputs(own, input_context)
 
     def forward(self, inputs, model):

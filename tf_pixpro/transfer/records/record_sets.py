@@ -12,6 +12,7 @@ from typing import Optional, Union
 import tensorflow as tf
 
 from tf_evonorm.mistakes import Mistake
+from tf_pixpro.data.record_index import record_files
 from tf_pixpro.transfer.records.annotations import AnnotatedImage, Category, Problems
 from tf_pixpro.transfer.records.image_files import read
 
@@ -76,7 +77,7 @@ def check_sets(train: Union[str, Sequence[str]], validation: Union[str, Sequence
     labels: dict = {}
     for pattern in dict.fromkeys((*_patterns(train), *_patterns(validation))):
         found = summary_of(pattern)
-        if found is None or not tf.io.gfile.glob(pattern):
+        if found is None or not record_files(pattern):
             continue
         _check_files(pattern, found)
         own = {str(name): int(label) for label, name in found["categories"].items()}
@@ -91,6 +92,19 @@ def check_sets(train: Union[str, Sequence[str]], validation: Union[str, Sequence
         labels[pattern] = own
 
 
+def with_literal_folders(given: Union[str, Sequence[str]]) -> Union[str, Sequence[str]]:
+    """Patterns for Model Garden, which takes brackets and stars in the name of a folder that is there for wildcards."""
+    escaped = [_with_literal_folder(pattern) for pattern in _patterns(given)]
+    return ",".join(escaped) if isinstance(given, str) else escaped
+
+
+def _with_literal_folder(pattern):
+    folder, name = os.path.split(pattern)
+    if not tf.io.gfile.isdir(folder or "."):
+        return pattern
+    return os.path.join(re.sub(r"([\[*?])", r"[\1]", folder), name)
+
+
 def _patterns(given):
     return [pattern for pattern in (given.split(",") if isinstance(given, str) else list(given or ())) if pattern]
 
@@ -98,7 +112,7 @@ def _patterns(given):
 def _check_files(pattern, summary):
     if not summary.get("images", summary.get("pictures")):
         raise Mistake(f"records must hold images. Received {pattern}, which holds none. Prepare them again.")
-    files = {os.path.basename(path) for path in tf.io.gfile.glob(pattern)}
+    files = {os.path.basename(path) for path in record_files(pattern)}
     listed = set(summary.get("shards", files))
     if files - listed or (files != listed and pattern.endswith(("-*", "-*.tfrecord"))):
         raise Mistake(

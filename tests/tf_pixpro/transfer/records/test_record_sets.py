@@ -3,10 +3,13 @@
 import json
 
 import pytest
+import tensorflow as tf
 from annotated import picture_file
 
 from tf_evonorm.mistakes import Mistake
+from tf_pixpro.data.record_index import record_files
 from tf_pixpro.transfer import records
+from tf_pixpro.transfer.records import record_sets
 
 
 def written(folder, name, labels, problems=None):
@@ -66,3 +69,17 @@ def test_empty_and_mixed_sets_are_refused(tmp_path):
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "images": 0}))
     with pytest.raises(Mistake, match="holds none"):
         records.check_sets(pattern, pattern)
+
+
+def test_folders_with_brackets_and_stars_are_folders(tmp_path):
+    """What `prepare` wrote into such a folder is found: by the checks, and by Model Garden's `tf.io.gfile.glob`."""
+    folder = tmp_path / "photos [2024] *"
+    folder.mkdir()
+    for name in ("train-00000.tfrecord", "train-00001.tfrecord", "val-00000.tfrecord"):
+        (folder / name).write_bytes(b"")
+    pattern = str(folder / "train-*")
+    escaped = record_sets.with_literal_folders(pattern)
+    found = [str(folder / f"train-0000{number}.tfrecord") for number in range(2)]
+    assert sorted(tf.io.gfile.glob(escaped)) == found == sorted(record_files(pattern))
+    assert record_sets.with_literal_folders([pattern, "absent [a]/train-*"])[1] == "absent [a]/train-*"
+    assert record_sets.with_literal_folders("records/train-*,") == "records/train-*"

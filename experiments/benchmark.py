@@ -10,6 +10,7 @@ from typing import Any
 MEASUREMENTS = {
     "pretrain-step": "experiments.benchmarks.pretrain_step",
     "input": "experiments.benchmarks.input_pipeline",
+    "open": "experiments.benchmarks.input_open",
     "layers": "experiments.benchmarks.layers",
     "tpu": "experiments.benchmarks.tpu",
     "batch-sizes": "experiments.studies.batch_sizes",

@@ -18,6 +18,7 @@ from experiments.configs.pretrain import pixpro_r18_photos, pixpro_r50_imagenet
 from experiments.launch import session
 from experiments.launch.schedule import Schedule
 from tf_pixpro import LARS, data
+from tf_pixpro.data.scenes_tfds import ScenesConfig, SyntheticScenes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = "experiments/configs/"
@@ -146,9 +147,37 @@ def killed(arguments, folder, when):
     assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
 
 
+def as_records(folder):
+    """Sixteen drawn images as two TFRecords; the section of their source."""
+    folder.mkdir()
+    scenes = data.source("scenes", num_examples=16, size=(96, 96))
+    for file in range(2):
+        with tf.io.TFRecordWriter(str(folder / f"{file}.tfrecord")) as writer:
+            for number in range(8 * file, 8 * file + 8):
+                image = tf.train.BytesList(value=[scenes.read(tf.constant(number))["bytes"].numpy()])
+                features = tf.train.Features(feature={"image/encoded": tf.train.Feature(bytes_list=image)})
+                writer.write(tf.train.Example(features=features).SerializeToString())
+    return {"path": f"{folder}/*.tfrecord"}
+
+
+def as_tfds(folder):
+    """Sixteen drawn images as array_record; the section of their source."""
+    config = ScenesConfig(name="small", size=(96, 96), train=16, validation=1)
+    SyntheticScenes(config=config, data_dir=folder, file_format="array_record").download_and_prepare()
+    return {"path": "tfds:synthetic_scenes/small", "data_dir": str(folder)}
+
+
 @pytest.mark.slow
-def test_killed_runs_end_as_if_they_had_not_been_killed(tmp_path):
-    arguments = [PHOTOS + ":smoke", "--config.deterministic=True", "--config.schedule.epochs=10.0", "--mode=train"]
+@pytest.mark.parametrize("write", [None, as_records, as_tfds], ids=["scenes", "records", "tfds"])
+def test_killed_runs_end_as_if_they_had_not_been_killed(tmp_path, write):
+    config = PHOTOS + ":smoke"
+    if write:
+        lines = ["from experiments.configs.pretrain import pixpro_r18_photos", "def get_config():"]
+        lines += ["    config = pixpro_r18_photos.get_config('smoke')"]
+        lines += [f"    config.source = {write(tmp_path / 'images')!r}", "    return config"]
+        (tmp_path / "config.py").write_text("\n".join(lines))
+        config = f"--config={tmp_path / 'config.py'}"
+    arguments = [config, "--config.deterministic=True", "--config.schedule.epochs=10.0", "--mode=train"]
     arguments += ["--config.trainer.steps_per_loop=1", "--config.trainer.checkpoint_epochs=0.5"]
     code, _, errors = finished(start(*arguments, f"--workdir={tmp_path / 'whole'}"))
     assert code == 0, errors

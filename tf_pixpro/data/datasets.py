@@ -1,9 +1,9 @@
-"""Where images come from, and how they become batches: folders, zips, TFRecords, TFDS and synthetic scenes, all through
-tf.data.
+"""How images become batches, through tf.data.
 
-The order of the images and what is done to each depend only on the seed and on the running number of the example, so
-that several replicas or workers see together what one would see, and a run that starts again at step k resumes with
-batch k.
+Where examples can be picked by number, their order and what is done to each depend only on the seed and on the running
+number of the example: several replicas or workers see together what one would see, and a run that starts again at step
+k resumes with batch k. Of a stream this holds for each number of pipelines by itself: each passes over files of its
+own, where there are enough, and an epoch's order depends on the seed and on the number of the epoch.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def pretrain_dataset(
       recipe: see `tf_pixpro.views.augment.two_views`.
       input_context: of the strategy; this pipeline then gives its own part of each global batch, in batches of one
         replica.
-      start_step: step whose batch comes first. Where images can be picked (folder, zip, TFRecords, scenes) this
-        costs nothing; compressed TFRecords and TFDS read over the skipped records without decoding them.
+      start_step: step whose batch comes first. Where images can be picked this costs nothing; of compressed TFRecords
+        at most one epoch is read over, without decoding images.
       max_bad_share: share of images that may fail to decode. Each is logged by name, counted, and replaced by another
         image. A single bad file is let pass, unless this is 0.
       exif, bits: see `tf_pixpro.views.augment.two_views`.
@@ -119,11 +119,9 @@ def training_dataset(
         examples = _each(numbers, attempts)
     else:
         # A stream cannot be asked for another image, so a bad one is replaced by the one before it, seen anew.
-        stream = source.stream(seed).repeat().skip(start_step * global_batch)
-        stream = tf.data.Dataset.zip((tf.data.Dataset.range(start_step * global_batch, tf.int64.max), stream))
-        if parts > 1:
-            stream = stream.filter(lambda number, _: number % global_batch // mine == part)
-        pairs = stream.scan(_none_yet(source), lambda last, pair: (pair[1], (*pair, last)))
+        rows = _rows(source, seed, start_step, global_batch, part, parts)
+        pairs = rows.map(lambda local, example: (number_of(local), example))
+        pairs = pairs.scan(_none_yet(source), lambda last, pair: (pair[1], (*pair, last)))
 
         @tf.autograph.experimental.do_not_convert
         def attempts(number, example, last):
@@ -135,6 +133,30 @@ def training_dataset(
         examples = _each(pairs, attempts)
     batches = examples.batch(per_replica, drop_remainder=True)
     return batches.map(fails.checked(per_replica)).prefetch(2)
+
+
+def _rows(source, seed, start_step, global_batch, part, parts):
+    """(running number in this pipeline, example) of a source that only comes in a row, from a step on.
+
+    Each epoch is shuffled by its own seed, so that only a part of one epoch is skipped.
+    """
+    mine = global_batch // parts
+    divided = parts == 1 or len(source.file_sizes) >= parts  # else each pipeline reads all and leaves others' out
+    files = list(range(part, len(source.file_sizes), parts)) if divided and source.file_sizes else None
+    count = source.num_examples if files is None else sum(source.file_sizes[file] for file in files)
+    start = start_step * (mine if divided else global_batch)
+
+    def epoch(number):
+        key = _seed64(seed, number)
+        skip = tf.where(number == start // count, tf.constant(start % count, tf.int64), 0)
+        return source.stream(key, files, skip).take(count - skip)
+
+    rows = tf.data.Dataset.range(start // count, tf.int64.max).flat_map(epoch)
+    rows = tf.data.Dataset.zip((tf.data.Dataset.range(start, tf.int64.max), rows))
+    if divided:
+        return rows
+    rows = rows.filter(lambda number, _: number % global_batch // mine == part)
+    return rows.map(lambda number, example: (number // global_batch * mine + number % mine, example))
 
 
 def labelled_dataset(
@@ -155,7 +177,7 @@ def labelled_dataset(
       size: (height, width), pixels; the short side is scaled to `margin` times it, and the centre cut out.
       batch: images per step over all replicas.
       input_context: of the strategy.
-      limit: at most so many images, evenly spread over the source.
+      limit: at most so many images, evenly spread over the source; a stream is read to its end for them.
       margin: 1 takes the largest centre there is.
       max_bad_share: share of images that may fail to decode. Each is logged by name, counted, and left out.
       exif, bits: see `tf_pixpro.views.decode.decode_image`.
@@ -178,8 +200,7 @@ def labelled_dataset(
             tf.data.Dataset.range(count).shard(parts, part).map(lambda i: source.read(i * source.num_examples // count))
         )
     else:
-        examples = source.stream(None).shard(parts, part)
-        examples = examples if limit is None else examples.take(-(-limit // parts))
+        examples = _spread(source.stream(None), source.num_examples, limit).shard(parts, part)
 
     fails = _Failures(max_bad_share, source, shuffled=False)
 
@@ -192,6 +213,18 @@ def labelled_dataset(
         return fails.first_good(lambda _: example, prepared, tries=2)
 
     return _each(examples, if_good).batch(per_replica).map(fails.checked(per_replica)).prefetch(2)
+
+
+def _spread(examples, count, limit):
+    """The images `number * count // limit` of a stream of `count`, which all is read."""
+    if limit is None or limit >= count:
+        return examples
+
+    def up_to(position):
+        return (position * limit + count - 1) // count
+
+    chosen = examples.enumerate().filter(lambda position, _: up_to(position + 1) > up_to(position))
+    return chosen.map(lambda _, example: example)
 
 
 def check_labels(source: Source, class_names: Optional[tuple[str, ...]] = None) -> None:
@@ -252,6 +285,12 @@ def _shuffled(count: int, seed: int) -> Callable:
         return tf.random.experimental.index_shuffle(place, key, tf.cast(count - 1, tf.int64)) if count > 1 else place
 
     return index
+
+
+def _seed64(seed, epoch):
+    """One seed of an epoch of a stream."""
+    key = tf.cast(tf.stack([tf.cast(seed, tf.int64), epoch]), tf.int32)
+    return tf.random.stateless_uniform([], key, 1, tf.int64.max, tf.int64)
 
 
 def _seed32(seed64):

@@ -41,7 +41,19 @@ def endings() -> tuple[str, ...]:
 
 def walk(root: str) -> Iterator[str]:
     """Files below a folder, by names relative to it with forward slashes; links are followed, circles of them cut."""
-    yield from _walk(root, "", (os.path.realpath(root),))
+    yield from _walk_remote(root) if is_remote(root) else _walk(root, "", (os.path.realpath(root),))
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path names a file system, such as gs://bucket/folder."""
+    return "://" in path
+
+
+def _walk_remote(root):
+    """In the order of local folders."""
+    below = [(folder[len(root) :].strip("/"), files) for folder, _, files in tf.io.gfile.walk(root)]
+    names = [f"{folder}/{file}".lstrip("/") for folder, files in below for file in files]
+    yield from sorted(names, key=lambda name: name.split("/"))
 
 
 def _walk(folder, prefix, above):

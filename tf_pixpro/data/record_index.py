@@ -14,7 +14,6 @@ import fnmatch
 import hashlib
 import io
 import os
-import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ import tensorflow as tf
 
 from tf_evonorm.atomic import atomic_path
 from tf_evonorm.mistakes import Mistake
+from tf_pixpro.data.listing import is_remote
 
 _HEADER, _FRAME = 12, 16  # bytes before the data; bytes around it
 _WINDOW = 65536  # bytes read at once where records are small
@@ -59,6 +59,24 @@ class RecordIndex:
         """Number of records."""
         return int(self.counts.sum())
 
+    def part(self, pieces: Sequence[tuple[str, int, int]]) -> RecordIndex:
+        """Returns the index of some records of some files.
+
+        Args:
+          pieces: (file, number of its records left out first, number of records) in the order wanted.
+        """
+        position = {file: number for number, file in enumerate(self.files)}
+        chosen = [position[file] for file, _, _ in pieces]
+        offsets = [self.offsets[i][skip : skip + take + 1] for i, (_, skip, take) in zip(chosen, pieces)]
+        return dataclasses.replace(
+            self,
+            files=tuple(file for file, _, _ in pieces),
+            sizes=self.sizes[chosen],
+            times=self.times[chosen],
+            counts=np.array([max(0, len(some) - 1) for some in offsets], np.int64),
+            offsets=tuple(some if len(some) else np.zeros(1, np.int64) for some in offsets),
+        )
+
     def reader(self) -> Callable:
         """Returns the function int64 number -> (record, name), for use in tf.data; CRCs are checked as it reads.
 
@@ -67,7 +85,6 @@ class RecordIndex:
         files = tf.constant(self.files)
         ends = tf.constant(np.cumsum(self.counts))
         offsets = tf.constant(np.concatenate(self.offsets))
-        first = tf.constant(np.cumsum(self.counts) - self.counts)
 
         @tf.autograph.experimental.do_not_convert
         def read(number):
@@ -80,8 +97,7 @@ class RecordIndex:
                 filenames=path[tf.newaxis], compression_type="", buffer_size=end - begin, byte_offsets=begin[tf.newaxis]
             )
             one = tf.data.experimental.from_variant(one, tf.TensorSpec([], tf.string))
-            within = tf.strings.as_string(number - tf.gather(first, file))
-            return one.take(1).get_single_element(), tf.strings.join([path, ", record ", within])
+            return one.take(1).get_single_element(), tf.strings.join([path, ", byte ", tf.strings.as_string(begin)])
 
         return read
 
@@ -94,7 +110,7 @@ def record_files(pattern: str) -> list[str]:
     if tf.io.gfile.exists(pattern) and not tf.io.gfile.isdir(pattern):
         return [pattern]
     directory, name = os.path.split(pattern)
-    if "://" in pattern:
+    if is_remote(pattern):
         found = tf.io.gfile.glob(pattern)
     elif os.path.isdir(directory or "."):
         found = [os.path.join(directory, entry.name) for entry in os.scandir(directory or ".") if entry.is_file()]
@@ -277,7 +293,7 @@ def masked_crc32c(rows: np.ndarray) -> np.ndarray:
 @contextlib.contextmanager
 def _opened(file: str, size: int) -> Iterator[Callable]:
     """Gives (position, length) -> bytes of a file, reading no more than that."""
-    if re.match(r"\w+://", file):
+    if is_remote(file):
         yield lambda position, length: _read_remote(
             *(tf.constant(value, tf.int64) for value in (position, length, size - position - length)), tf.constant(file)
         ).numpy()

@@ -18,7 +18,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from tf_evonorm.mistakes import Mistake
-from tf_pixpro.data.listing import choose, endings, sample, walk
+from tf_pixpro.data.listing import choose, endings, is_remote, sample, walk
 from tf_pixpro.data.record_index import record_files, record_index
 from tf_pixpro.views.decode import MAX_PIXELS, read_header
 
@@ -26,6 +26,7 @@ _CHECKED = 1000
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _OTHER_FILES = (".txt", ".json", ".csv", ".xml", ".tar", ".gz.tar", ".tgz", ".rar", ".7z", *endings())
 _SCENE_BYTES = 2**28
+_SHUFFLED = 10000  # records of a stream that are shuffled together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +39,9 @@ class Source:
       num_examples: how many there are.
       class_names: empty without labels.
       read: int64 index -> example, where images can be picked; else None.
-      stream: seed or None -> dataset of all examples once, shuffled by the seed, where they only come in a row; else
-        None.
+      stream: (seed or None, files or None, skip) -> dataset of the examples of these files once, without the first
+        `skip`, shuffled by the int64 seed, where they only come in a row; else None.
+      file_sizes: of a stream, where known: number of examples of each file.
       unreadable: names of files that were found to be no images when the source was made.
     """
 
@@ -47,7 +49,8 @@ class Source:
     num_examples: int
     class_names: tuple[str, ...]
     read: Optional[Callable] = None
-    stream: Any = None
+    stream: Optional[Callable] = None
+    file_sizes: tuple[int, ...] = ()
     unreadable: tuple[str, ...] = ()
 
 
@@ -64,7 +67,8 @@ def source(
     Args:
       path: a folder or a .zip of images (see `tf_pixpro.data.listing`; the folder that holds a file is its class);
         TFRecords, by name or pattern, plain or compressed, with Model Garden's keys `image/encoded`,
-        `image/class/label`; 'tfds:NAME'; or 'scenes'.
+        `image/class/label`; 'tfds:NAME'; or 'scenes'. Folders and files may lie in any file system that TensorFlow
+        reads, such as gs://.
       split: of a folder or zip: only files below the folder of this name at the top of the source, such as 'train', or
         below a path such as 'images/train'; of TFDS: its split (default 'train').
       num_examples: number of compressed records, which otherwise are counted once; of scenes: how many (default
@@ -82,14 +86,15 @@ def source(
     if path == "scenes":
         return scenes(num_examples or 2000, **options)
     if path.startswith("tfds:"):
-        return tfds(path.removeprefix("tfds:"), split or "train", **options)
+        return tfds(path.removeprefix("tfds:"), split or "train", index=index, **options)
     if options:
         raise Mistake(
             f"a source of files has no options {sorted(options)}. Received path={path!r}. Leave them out, "
             "and the variant "
             "`smoke` of a config, which draws its own images."
         )
-    if os.path.isdir(path):
+    _check_file_system(path)
+    if os.path.isdir(path) or (is_remote(path) and tf.io.gfile.isdir(path)):
         return folder(path, split, min_side)
     if path.lower().endswith(".zip") or (os.path.isfile(path) and zipfile.is_zipfile(path)):
         return zipped(path, split, min_side)
@@ -100,6 +105,19 @@ def source(
     raise FileNotFoundError(
         f"images come from a folder, a .zip, TFRecords or tfds:NAME. Received {path!r}, where there is nothing."
     )
+
+
+def _check_file_system(path):
+    try:
+        if is_remote(path):
+            tf.io.gfile.stat(path)
+    except (tf.errors.NotFoundError, tf.errors.InvalidArgumentError):
+        pass  # a pattern; or nothing, which is reported where it is looked for
+    except tf.errors.OpError as error:
+        raise Mistake(
+            f"remote files need a file system that TensorFlow reaches. Received {path!r}: {error.message}. "
+            "Check its name, the network and your permissions."
+        ) from error
 
 
 def with_classes(source: Source, class_names: Sequence[str]) -> Source:
@@ -131,7 +149,7 @@ def with_classes(source: Source, class_names: Sequence[str]) -> Source:
         source,
         class_names=tuple(class_names),
         read=read and (lambda index: renumbered(read(index))),
-        stream=stream and (lambda seed: stream(seed).map(renumbered)),
+        stream=stream and (lambda *which: stream(*which).map(renumbered)),
     )
 
 
@@ -139,7 +157,7 @@ def folder(path: str, split: Optional[str] = None, min_side: int = 32) -> Source
     """Images in a folder and its sub-folders, links followed; see `source`."""
     names, labels, classes = choose(path, list(walk(path)), split)
     files = [os.path.join(path, name) for name in names]
-    unreadable = _check(path, names, lambda name: pathlib.Path(path, name).read_bytes(), min_side)
+    unreadable = _check(path, names, lambda name: _content(os.path.join(path, name)), min_side)
     # As bytes: a name need not be UTF-8.
     table, numbers = tf.constant([os.fsencode(file) for file in files]), tf.constant(labels, tf.int64)
 
@@ -150,12 +168,20 @@ def folder(path: str, split: Optional[str] = None, min_side: int = 32) -> Source
     return Source(path, len(names), classes, read=read, unreadable=unreadable)
 
 
+def _content(file):
+    if is_remote(file):
+        with tf.io.gfile.GFile(file, "rb") as opened:
+            return opened.read()
+    return pathlib.Path(file).read_bytes()
+
+
 def zipped(path: str, split: Optional[str] = None, min_side: int = 32) -> Source:
     """Images in a zip, read where they lie; see `source`."""
-    if not os.path.exists(path):
+    if not tf.io.gfile.exists(path):
         raise FileNotFoundError(f"a zip of images is needed. Received {path!r}, where there is nothing.")
     try:
-        archive = zipfile.ZipFile(path)  # opened once: it may be read from many threads, and its directory is long
+        # Opened once: it may be read from many threads, and its directory is long.
+        archive = zipfile.ZipFile(tf.io.gfile.GFile(path, "rb") if is_remote(path) else path)
     except zipfile.BadZipFile as error:
         raise Mistake(f"a zip of images is needed. Received {path!r}: {error}. Make it anew.") from error
     # Some programs of Windows write backslashes, against the format's rule.
@@ -242,20 +268,23 @@ def tfrecords(pattern: str, num_examples: Optional[int] = None, index: Optional[
 
 def _compressed_records(pattern, files, compression, num_examples, index, parse):
     """Records that only come in a row."""
-
-    def records(names):
-        return tf.data.TFRecordDataset(names, compression_type=compression)
-
-    def stream(seed):
-        shards = tf.data.Dataset.from_tensor_slices(files)
-        shards = shards if seed is None else shards.shuffle(len(files), seed=seed)
-        some = shards.interleave(records, cycle_length=16, deterministic=True)
-        some = some if seed is None else some.shuffle(10000, seed=seed)
-        return some.map(lambda record: parse(record, tf.constant(pattern)))
-
+    sizes: tuple[int, ...] = ()
     if num_examples is None:
-        num_examples = record_index(files, compression, pattern, index).num_examples
-    return Source(pattern, num_examples, _classes(pattern, stream(None).take(_CHECKED)), stream=stream)
+        opened = record_index(files, compression, pattern, index)
+        num_examples, sizes = opened.num_examples, tuple(opened.counts.tolist())
+
+    def records(name):
+        return tf.data.TFRecordDataset(name, compression_type=compression)
+
+    def stream(seed, which=None, skip=0):
+        some = tf.data.Dataset.from_tensor_slices(files if which is None else [files[i] for i in which])
+        some = some if seed is None else some.shuffle(len(files), seed, reshuffle_each_iteration=False)
+        some = some.interleave(records, cycle_length=16, deterministic=True)
+        some = some if seed is None else some.shuffle(_SHUFFLED, seed, reshuffle_each_iteration=False)
+        return some.skip(skip).map(lambda record: parse(record, tf.constant(pattern)))
+
+    classes = _classes(pattern, stream(None).take(_CHECKED))
+    return Source(pattern, num_examples, classes, stream=stream, file_sizes=sizes)
 
 
 def _classes(pattern, examples):
@@ -280,8 +309,9 @@ def _first_record(file):
     raise Mistake(f"TFRecords must hold images. Received {file!r}: {reason}. Pass files of tf.train.Example.")
 
 
-def tfds(name: str, split: str = "train", data_dir: Optional[str] = None) -> Source:
-    """A prepared TFDS data set with the features image and label, or image alone; see `source`."""
+def tfds(name: str, split: str = "train", data_dir: Optional[str] = None, index: Optional[str] = None) -> Source:
+    """A prepared TFDS data set, as tfrecord or array_record, with the features image and label, or image alone; see
+    `source`."""
     import tensorflow_datasets
 
     import tf_pixpro.data.scenes_tfds  # noqa: F401  (registers `synthetic_scenes`)
@@ -300,22 +330,50 @@ def tfds(name: str, split: str = "train", data_dir: Optional[str] = None) -> Sou
     if "image" not in features:
         raise Mistake(f"a TFDS data set of images is needed. Received tfds:{name} with {', '.join(features)}.")
     labelled = "label" in features and isinstance(features["label"], tensorflow_datasets.features.ClassLabel)
+    decoding = tensorflow_datasets.decode.PartialDecoding(
+        {"image": True, **({"label": True} if labelled else {})},
+        decoders={"image": tensorflow_datasets.decode.SkipDecoding()},
+    )
+    partial = decoding.extract_features(features)
+    record = _tfds_records(builder, name, split, index)
 
-    def stream(seed):
-        decoders = tensorflow_datasets.decode.PartialDecoding(
-            {"image": True, **({"label": True} if labelled else {})},
-            decoders={"image": tensorflow_datasets.decode.SkipDecoding()},
-        )
-        config = tensorflow_datasets.ReadConfig(shuffle_seed=seed, interleave_cycle_length=16)
-        data = builder.as_dataset(split, shuffle_files=seed is not None, decoders=decoders, read_config=config)
-        data = data if seed is None else data.shuffle(10000, seed=seed)
-        unknown = tf.constant(-1, tf.int64)
-        return data.map(
-            lambda e: {"bytes": e["image"], "label": e.get("label", unknown), "name": tf.constant(f"tfds:{name}")}
-        )
+    def read(number):
+        content, shown = record(number)
+        example = partial.deserialize_example(content, decoders=decoding.decoders)
+        return {"bytes": example["image"], "label": example.get("label", tf.constant(-1, tf.int64)), "name": shown}
 
     classes = tuple(features["label"].names) if labelled else ()
-    return Source(f"tfds:{name}", builder.info.splits[split].num_examples, classes, stream=stream)
+    return Source(f"tfds:{name}", builder.info.splits[split].num_examples, classes, read=read)
+
+
+def _tfds_records(builder, name, split, index):
+    """int64 number -> (serialized example, name), from TFRecords or array_record."""
+    import tensorflow_datasets
+
+    kind = builder.info.file_format.value
+    if kind == "tfrecord":
+        pieces = builder.info.splits[split].file_instructions
+        files = sorted({piece.filename for piece in pieces})
+        opened = record_index(files, folder=index).part([(piece.filename, piece.skip, piece.take) for piece in pieces])
+        if opened.num_examples != builder.info.splits[split].num_examples:
+            raise Mistake(
+                f"TFDS files must be those that were prepared. Received tfds:{name}, split={split!r}, of "
+                f"{builder.info.splits[split].num_examples} examples, with {opened.num_examples}. Prepare it anew."
+            )
+        return opened.reader()
+    if kind != "array_record":
+        raise Mistake(
+            f"a TFDS data set must be written as tfrecord or array_record. Received tfds:{name} as {kind}. "
+            f"Prepare it anew: tfds build {name} --file_format=array_record"
+        )
+    method = tensorflow_datasets.decode.DeserializeMethod.RAW_BYTES
+    examples = builder.as_data_source(split, deserialize_method=method)
+
+    def record(number):
+        content = tf.numpy_function(lambda i: examples[int(i)], [number], tf.string)
+        return tf.ensure_shape(content, []), tf.strings.format(f"tfds:{name}, example {{}}", number)
+
+    return record
 
 
 def scenes(num_examples: int = 2000, seed: int = 0, size: tuple[int, int] = (128, 128)) -> Source:
@@ -346,7 +404,7 @@ def _check(path, names, read, min_side):
     for name in looked:
         try:
             header = read_header(read(name))
-        except (Mistake, OSError):
+        except (Mistake, OSError, tf.errors.OpError):
             unreadable.append(name)
             continue
         if min(header.height, header.width) < min_side:

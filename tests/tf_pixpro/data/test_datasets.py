@@ -1,5 +1,6 @@
 """Sources and batches: the same whatever carries them, in a fixed order, resumable, loud about bad files."""
 
+import dataclasses
 import io
 import os
 import zipfile
@@ -185,6 +186,13 @@ def test_wrong_sources_are_refused(tmp_path, files):
             ValueError,
             "need the key 'image/encoded'",
         ),
+        (lambda: data.source("ram://nowhere/*"), FileNotFoundError, "where there is nothing"),
+        (lambda: data.source("nosuch://a/b"), Mistake, "a file system that TensorFlow reaches.*nosuch"),
+        (
+            lambda: data.source(records(tmp_path / "c.tfrecord", files), num_examples=9),
+            Mistake,
+            "Received 9 and .* with 10",
+        ),
         (lambda: data.source("tfds:no_such_set"), ValueError, "TFDS data set and split are needed"),
         (lambda: data.source(tmp_path / "ok", size=3), ValueError, "has no options"),
         (lambda: data.pretrain_dataset(data.source("scenes"), size=96), ValueError, r"\(height, width\) .* size=96"),
@@ -356,3 +364,123 @@ def test_drawn_scenes_are_kept_within_a_bound(monkeypatch):
     for index in (0, 1, 0, 2, 3, 4, 1):
         source.read(tf.constant(index))
     assert drawn == [0, 1, 2, 3, 4, 1]
+
+
+def compressed(folder, counts, compression="GZIP"):
+    """Files of so many records each, whose labels are their numbers over all files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 0
+    for file, count in enumerate(counts):
+        with tf.io.TFRecordWriter(str(folder / f"{file}.tfrecord"), tf.io.TFRecordOptions(compression)) as writer:
+            for _ in range(count):
+                feature = {
+                    "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"%d" % number])),
+                    "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[number])),
+                }
+                writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+                number += 1
+    return data.source(folder / "*.tfrecord")
+
+
+def labels(source, count, pipelines=1, part=0, **options):
+    context = tf.distribute.InputContext(pipelines, part, pipelines) if pipelines > 1 else None
+    options = {"global_batch": 8, "seed": 3, "input_context": context, **options}
+    batches = data.training_dataset(source, lambda example, seed: example["label"], **options)
+    return np.concatenate(list(batches.take(count).as_numpy_iterator())).tolist()
+
+
+def test_remote_folders_and_zips_give_the_same_bytes(folder, files, tmp_path):
+    root = "ram://remote_images"
+    for name, content in files.items():
+        tf.io.gfile.makedirs(f"{root}/folder/{os.path.dirname(name)}")
+        with tf.io.gfile.GFile(f"{root}/folder/{name}", "wb") as file:
+            file.write(content)
+    tf.io.gfile.copy(str(zip_of(tmp_path / "a.zip", files, zipfile.ZIP_DEFLATED)), f"{root}/a.zip")
+    expected = data.source(folder)
+    for path in (f"{root}/folder", f"{root}/a.zip"):
+        source = data.source(path)
+        assert source.class_names == ("cat", "dog")
+        assert_same(batches(source, 3), batches(expected, 3))
+
+
+def test_four_hosts_read_each_record_once_in_the_order_of_one(tmp_path):
+    source = compressed(tmp_path, [50, 14], "")
+    whole = labels(source, 16)
+    assert sorted(whole[:64]) == sorted(whole[64:]) == list(range(64)) and whole[:64] != whole[64:]
+    parts = [labels(source, 16, 4, part) for part in range(4)]
+    assert np.reshape(parts, [4, 16, 2]).transpose(1, 0, 2).ravel().tolist() == whole
+    assert labels(source, 3, 4, 2, start_step=13) == parts[2][26:]
+
+
+@pytest.mark.parametrize("files", [[9, 7, 30, 10, 8], [64]])
+def test_hosts_share_streams(tmp_path, files):
+    source = compressed(tmp_path, files)
+    assert source.read is None and source.file_sizes == tuple(files)
+    whole = labels(source, 16)
+    assert sorted(whole[:64]) == sorted(whole[64:]) == list(range(64)) and whole[:64] != whole[64:]
+    ends, parts = np.cumsum([0, *files]), 2
+    for part in range(parts):
+        mine = labels(source, 32, parts, part)
+        if len(files) >= parts:  # files of its own, each record once in as many examples as they have
+            own = [n for i in range(part, len(files), parts) for n in range(ends[i], ends[i + 1])]
+            assert sorted(mine[: len(own)]) == sorted(mine[len(own) : 2 * len(own)]) == own
+        else:
+            assert mine[:32] == [n for i, n in enumerate(whole[:64]) if i % 8 // 4 == part]
+        assert labels(source, 3, parts, part, start_step=29) == mine[4 * 29 :]
+
+
+def test_a_stream_that_starts_late_reads_one_epoch_at_most(tmp_path):
+    source = compressed(tmp_path, [20, 20])
+    opened = []
+
+    def noted(example):
+        with tf.control_dependencies([tf.numpy_function(lambda: opened.append(1) or 0, [], tf.int64)]):
+            return tf.nest.map_structure(tf.identity, example)
+
+    def stream(*which):
+        return source.stream(*which).map(noted)
+
+    counted = dataclasses.replace(source, stream=stream)
+    assert labels(counted, 1, start_step=5000) and len(opened) <= 80  # of 40,000 before it; some ahead of it
+
+
+def test_the_order_of_a_stream_is_that_of_its_seed_alone(tmp_path):
+    source = compressed(tmp_path, [20, 20, 20])
+    expected = labels(source, 9)
+    for seed in (0, 1):
+        tf.random.set_seed(seed)
+        assert labels(source, 9) == expected
+    assert labels(source, 9, seed=4) != expected
+
+
+@pytest.mark.parametrize("compression", ["", "GZIP"])
+def test_a_limit_spreads_evenly(tmp_path, monkeypatch, compression):
+    monkeypatch.setattr(datasets, "centre_view", lambda *a: tf.zeros([]))
+    source = compressed(tmp_path, [20, 27], compression)
+    for limit in (1, 7, 23, 46, 47, 90):
+        rows = data.labelled_dataset(source, limit=limit).as_numpy_iterator()
+        chosen = np.concatenate([row["label"] for row in rows]).tolist()
+        order = [e["label"] for e in source.stream(None).as_numpy_iterator()] if compression else list(range(47))
+        assert chosen == [order[i * 47 // min(limit, 47)] for i in range(min(limit, 47))]
+
+
+@pytest.mark.parametrize("kind", ["tfrecord", "array_record"])
+def test_tfds_sets_have_random_access(tmp_path, kind):
+    import tensorflow_datasets
+
+    from tf_pixpro.data.scenes_tfds import ScenesConfig, SyntheticScenes
+
+    config = ScenesConfig(name="tiny", size=(32, 32), train=12, validation=2)
+    builder = SyntheticScenes(config=config, data_dir=tmp_path, file_format=kind)
+    builder.download_and_prepare()
+    source = data.source("tfds:synthetic_scenes/tiny", split="train[25%:75%]", data_dir=str(tmp_path))
+    assert source.read is not None and source.num_examples == 6
+    decoders = {"image": tensorflow_datasets.decode.SkipDecoding()}
+    if kind == "tfrecord":
+        expected = list(builder.as_dataset("train[25%:75%]", decoders=decoders).as_numpy_iterator())
+    else:
+        expected = list(builder.as_data_source("train[25%:75%]", decoders=decoders))
+    found = [source.read(tf.constant(i)) for i in range(6)]
+    assert [e["bytes"].numpy() for e in found] == [e["image"] for e in expected]
+    assert [e["label"].numpy() for e in found] == [e["label"] for e in expected]
+    assert_same(batches(source, 1, start_step=5), batches(source, 6)[5:])

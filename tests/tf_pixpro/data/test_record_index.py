@@ -40,8 +40,14 @@ def test_each_record_is_found_as_tensorflow_wrote_it(root):
     assert index.num_examples == 941 and index.counts.tolist() == [900, 1, 40, 0]
     numbers = tf.data.Dataset.range(941)
     assert [row[0].numpy() for row in numbers.map(read)] == everything
-    assert read(tf.constant(900))[1].numpy().decode() == f"{files[1]}, record 0"
-    assert read(tf.constant(940))[1].numpy().decode() == f"{files[2]}, record 39"
+    assert read(tf.constant(900))[1].numpy().decode() == f"{files[1]}, byte 0"
+
+
+def test_a_part_of_the_records_in_another_order(tmp_path):
+    files = [write(tmp_path / str(i), contents(i, 9)) for i in range(2)]
+    some = records.record_index(files).part([(files[1], 3, 4), (files[0], 8, 1), (files[0], 2, 0)])
+    expected = [*contents(1, 9)[3:7], contents(0, 9)[8]]
+    assert some.num_examples == 5 and [some.reader()(tf.constant(i))[0].numpy() for i in range(5)] == expected
 
 
 def test_large_records_are_skipped_over(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tf_evonorm import BatchNormAct
 from tf_evonorm.mistakes import Mistake
-from tf_pixpro import LARS, PixelPropagation, PixPro, ProjectionHead, WarmupCosine
+from tf_pixpro import LARS, PixelPropagation, PixPro, ProjectionHead, WarmupCosine, data
 from tf_pixpro.train.loop import experiment_config, latest_step
 from tf_pixpro.train.pretext_task import PixProTask, Probe, pretrain
 
@@ -137,6 +137,28 @@ def test_started_again_it_ends_where_it_would_have_ended(tmp_path):
     summaries = tags(tmp_path / "parts" / "train")["momentum"]
     expected = [1 - 0.01 * (np.cos(np.pi * k / STEPS) + 1) / 2 for k in range(STEPS)]
     np.testing.assert_allclose([v for _, v in sorted(summaries, key=lambda s: s[0])], expected, atol=1e-6)
+
+
+def test_remote_records_and_working_folders_resume(request):
+    root = f"ram://{request.node.name}"
+    tf.io.gfile.makedirs(root)
+    for file in range(3):
+        with tf.io.TFRecordWriter(f"{root}/{file}.tfrecord") as writer:
+            for number in range(9):  # 27 images in all: three steps of 8, and three images
+                pixels = tf.random.stateless_uniform([40, 40, 3], [file, number], 0, 256, tf.int32)
+                image = tf.io.encode_png(tf.cast(pixels, tf.uint8)).numpy()
+                feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
+                features = tf.train.Features(feature={"image/encoded": feature})
+                writer.write(tf.train.Example(features=features).SerializeToString())
+
+    def images(context=None, start_step=0):
+        source = data.source(f"{root}/*.tfrecord")
+        return data.pretrain_dataset(source, (32, 32), BATCH, 3, input_context=context, start_step=start_step)
+
+    whole, _ = run(f"{root}/whole", images=images)
+    run(f"{root}/parts", images=images, steps=5)  # ends within the second epoch
+    parts, _ = run(f"{root}/parts", images=images)
+    same(parts, whole)
 
 
 def test_without_labels_the_pretext_loss_ranks_checkpoints(tmp_path):

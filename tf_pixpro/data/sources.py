@@ -49,7 +49,7 @@ class Source:
     num_examples: int
     class_names: tuple[str, ...]
     read: Optional[Callable] = None
-    stream: Optional[Callable] = None
+    stream: Any = None
     file_sizes: tuple[int, ...] = ()
     unreadable: tuple[str, ...] = ()
 
@@ -278,13 +278,27 @@ def _compressed_records(pattern, files, compression, num_examples, index, parse)
 
     def stream(seed, which=None, skip=0):
         some = tf.data.Dataset.from_tensor_slices(files if which is None else [files[i] for i in which])
-        some = some if seed is None else some.shuffle(len(files), seed, reshuffle_each_iteration=False)
+        some = some if seed is None else _shuffled(some, len(files), seed)
         some = some.interleave(records, cycle_length=16, deterministic=True)
-        some = some if seed is None else some.shuffle(_SHUFFLED, seed, reshuffle_each_iteration=False)
+        some = some if seed is None else _shuffled(some, _SHUFFLED, seed)
         return some.skip(skip).map(lambda record: parse(record, tf.constant(pattern)))
 
     classes = _classes(pattern, stream(None).take(_CHECKED))
     return Source(pattern, num_examples, classes, stream=stream, file_sizes=sizes)
+
+
+def _shuffled(strings, buffer, seed):
+    """Strings in an order that depends on the seed alone; `Dataset.shuffle` mixes TensorFlow's global seed into it."""
+    one = tf.raw_ops.ShuffleDataset(
+        input_dataset=tf.data.experimental.to_variant(strings),
+        buffer_size=buffer,
+        seed=seed,
+        seed2=0,
+        output_types=[tf.string],
+        output_shapes=[[]],
+        reshuffle_each_iteration=False,
+    )
+    return tf.data.experimental.from_variant(one, tf.TensorSpec([], tf.string))
 
 
 def _classes(pattern, examples):

@@ -188,7 +188,7 @@ def _check_readable(checkpoint):
     if not checkpoint:
         return
     try:
-        reader = tf.train.load_checkpoint(checkpoint)
+        reader = tf.compat.v1.train.NewCheckpointReader(checkpoint)  # of ram://, load_checkpoint takes it for a folder
         for name in reader.get_variable_to_dtype_map():
             reader.get_tensor(name)
     except (IndexError, ValueError, tf.errors.OpError) as error:

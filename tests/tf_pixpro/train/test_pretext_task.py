@@ -157,6 +157,8 @@ def test_remote_records_and_working_folders_resume(request):
 
     whole, _ = run(f"{root}/whole", images=images)
     run(f"{root}/parts", images=images, steps=5)  # ends within the second epoch
+    for file in tf.io.gfile.glob(f"{root}/parts/backbone*"):  # a killed run has none, and ram:// takes it for a folder
+        tf.io.gfile.remove(file)
     parts, _ = run(f"{root}/parts", images=images)
     same(parts, whole)
 

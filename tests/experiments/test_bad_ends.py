@@ -19,6 +19,7 @@ PHOTOS = f"--config={CONFIGS}/pretrain/pixpro_r18_photos.py"
 SMOKE = f"{PHOTOS}:smoke"
 CIFAR = f"--config={CONFIGS}/classify/evonorm_r20_cifar10.py"
 CELLS = f"--config={CONFIGS}/transfer/bccd_retinanet_r18.py"
+GAN = f"--config={CONFIGS}/synthesize/biggan_32_cifar10.py"
 SEARCH = f"--config={CONFIGS}/search/evonorm_b_small.py"
 RUN = "--workdir=run"
 
@@ -91,6 +92,10 @@ CASES = {
     f"search {SEARCH} {RUN} --mode=dump": r"the folder of a search.*run",
     f"search {SEARCH} {RUN} --mode=restore": r"--mode=restore reads a file of --mode=dump.*study.json",
     f"search {SEARCH}:smoke {RUN} --config.study.url=mysql+nothing://x": r"mysql",
+    **{
+        f"{program} {config}:smoke {RUN} --tpu=local": r"--tpu must be the name or address of a TPU.*'local'"
+        for program, config in {"pretrain": PHOTOS, "classify": CIFAR, "transfer": CELLS, "synthesize": GAN}.items()
+    },
     "demo --workdir=run --images=nowhere": r"nowhere",
     "benchmark faster": r"faster",
 }

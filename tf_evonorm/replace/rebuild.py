@@ -163,6 +163,9 @@ class _Copy:
 
 def _from_config(layer, path):
     try:
+        if type(layer) is tf.keras.layers.Lambda and hasattr(layer, "mask"):  # Keras 3 reads no Python function back
+            shape, dtype = layer._output_shape, layer.dtype_policy
+            return type(layer)(layer.function, shape, layer.mask, layer.arguments, name=layer.name, dtype=dtype)
         copy = type(layer).from_config(layer.get_config())
         if hasattr(layer, "_flatten_layers"):
             _copy_vocabularies(layer, copy)

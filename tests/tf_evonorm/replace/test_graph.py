@@ -92,6 +92,18 @@ def test_an_activation_at_the_start_of_nested_models_is_found_behind_all_that_va
         norm_act_places(model)
 
 
+def test_functions_of_the_user_are_kept_with_what_they_refer_to():
+    scale = tf.constant(3.0)
+    images = tf.keras.Input((4, 4, 3))
+    x = layers.Lambda(lambda x, shift: tf.sin(x) * scale + shift, (4, 4, 3), arguments={"shift": 2.0}, name="own")(
+        images
+    )
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(2, 1)(x)))
+    replaced = replace_norm_act(tf.keras.Model(images, x), EvoNormB0)
+    values = tf.reshape(tf.range(48.0), (1, 4, 4, 3))
+    np.testing.assert_allclose(replaced.get_layer("own")(values), tf.sin(values) * 3 + 2)
+
+
 def test_an_unknown_function_of_a_users_layer_is_refused():
     images = image()
     model = tf.keras.Model(images, OwnFunction(name="own")(layers.BatchNormalization(name="bn")(images)))

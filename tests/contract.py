@@ -111,6 +111,19 @@ def saved_is_the_same(case, folder):
     _close(next(iter(serve(tf.constant(x)).values())), want, 1e-6)
 
 
+def checkpoint_holds_every_weight(case, folder):
+    """`tf.train.Checkpoint` brings every weight, statistics too, into another layer."""
+    layer, other = case.make(), case.make()
+    for one in (layer, other):
+        one.build(case.input_shape)
+    generator = np.random.default_rng(4)
+    layer.set_weights([generator.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    path = tf.train.Checkpoint(layer=layer).write(str(folder / "layer"))
+    tf.train.Checkpoint(layer=other).read(path).assert_consumed()
+    for got, want in zip(other.get_weights(), layer.get_weights()):
+        np.testing.assert_array_equal(got, want)
+
+
 def half_precision_is_finite(case, dtype):
     """The largest values stay finite, forward and backward, under a half precision policy; variables are float32."""
     layer = case.make(dtype=f"mixed_{dtype}")

@@ -22,6 +22,11 @@ def test_saved_round_trips(case, tmp_path):
 
 
 @every_case
+def test_a_checkpoint_holds_every_weight(case, tmp_path):
+    contract.checkpoint_holds_every_weight(case, tmp_path)
+
+
+@every_case
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_stays_finite(case, dtype):
     contract.half_precision_is_finite(case, dtype)

@@ -70,15 +70,20 @@ def test_keras_files(frozen, generation, name):
 @_entries("layer_checkpoint")
 def test_checkpoints_of_layers(frozen, generation, name):
     folder, entry, wanted = frozen(generation, name)
-    if stack.KERAS_3 and entry["item"] == "graphlayer":
-        pytest.xfail("tf.train.Checkpoint leaves out moving statistics that Keras 3 keeps in a dict; `.keras` has them")
     registered = tf.keras.utils.get_registered_object
     kind = registered(f"tf_evonorm>{entry['class']}") or registered(f"tf_pixpro>{entry['class']}")
     layer = kind.from_config(entry["config"])
     layer.build((None, None, None, 8))
-    status = tf.train.Checkpoint(**{entry["item"]: layer}).read(str(folder / entry["file"]))
-    status.expect_partial().assert_existing_objects_matched()
-    _same([np.asarray(weight) for weight in layer.weights], wanted, 0)
+    status = tf.train.Checkpoint(**{entry["item"]: layer}).read(str(folder / entry["file"])).expect_partial()
+    got = [np.asarray(weight) for weight in layer.weights]
+    if generation == "0.1.0-keras3" and entry["item"] == "graphlayer":
+        # Version 0.1.0 left out what Keras 3 keeps in a dict: the moving statistic starts anew.
+        (statistic,) = [i for i, weight in enumerate(layer.weights) if "moving" in weight.name]
+        np.testing.assert_array_equal(got.pop(statistic), np.ones(8))
+        del wanted[statistic]
+    else:
+        status.assert_existing_objects_matched()
+    _same(got, wanted, 0)
 
 
 @_entries("backbone")
@@ -95,11 +100,14 @@ def test_pretext_models(frozen, generation, name):
     folder, entry, wanted = frozen(generation, name)
     model = tf.keras.models.load_model(folder / f"{name}.keras")
     _same(write.losses(model), wanted)
-    if stack.KERAS_3:  # tf.train.Checkpoint leaves out weights that Keras 3 keeps in lists; `.keras` files hold all
-        return
+    # Version 0.1.0 left out what Keras 3 keeps in a list: the layers inside the pixel propagation.
+    left_out = model.propagation.weights if generation == "0.1.0-keras3" and model.propagation is not None else []
     for weight in model.weights:
-        weight.assign(tf.zeros_like(weight))
-    tf.train.Checkpoint(model=model).read(str(folder / entry["checkpoint"])).assert_existing_objects_matched()
+        if not any(weight is other for other in left_out):
+            weight.assign(tf.zeros_like(weight))
+    status = tf.train.Checkpoint(model=model).read(str(folder / entry["checkpoint"])).expect_partial()
+    if not left_out:
+        status.assert_existing_objects_matched()
     _same(write.losses(model), wanted)
 
 

@@ -90,8 +90,19 @@ def layered(model: tf.keras.Model) -> tf.keras.Model | tf.train.Checkpoint:
 
 
 def _weights(layer):
+    return tf.train.Checkpoint(**{name: weight.value for name, weight in weight_names(layer)})
+
+
+def weight_names(layer: tf.keras.layers.Layer) -> list[tuple[str, Any]]:
+    """(name inside the layer, weight) of every weight of a layer, the names those of Keras 2 in both generations."""
     depthwise = {"kernel": "depthwise_kernel"} if isinstance(layer, tf.keras.layers.DepthwiseConv2D) else {}
-    return tf.train.Checkpoint(**{depthwise.get(weight.name, weight.name): weight.value for weight in layer.weights})
+    found = []
+    for weight in layer.weights:
+        name = weight.name.partition(":")[0] if KERAS_2 else weight.path
+        _, inside, own = name.partition(f"{layer.name}/")
+        own = own if inside else name.rpartition("/")[2]
+        found.append((depthwise.get(own, own), weight))
+    return found
 
 
 def gradient_norm(optimizer: tf.keras.optimizers.Optimizer, gradients: list) -> tf.Tensor:

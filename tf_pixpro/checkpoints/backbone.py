@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from tf_evonorm.keras_generation import layered
+from tf_pixpro.checkpoints import weight_files
 
 # Where an encoder may lie in a checkpoint: a backbone file, a training run, a checkpoint of a model or of a Model
 # Garden model. A pyramid in the place of the encoder holds it as its own backbone; a frozen backbone holds it as its
@@ -34,13 +35,14 @@ def save_backbone(encoder: tf.keras.Model, path: str) -> str:
       encoder: a built `tf.keras.Model`, usually `PixPro(...).encoder`. One of several parts
         (`tf_pixpro.transfer.models.pyramid`) is written part by part, as its `checkpoint_items` says: `backbone`,
         `decoder`, `head`.
-      path: prefix of the files, `PATH.index` and `PATH.data-*`. Existing files of that name are replaced.
+      path: prefix of the files, `PATH.index` and `PATH.data-*`; or a name that ends in `.safetensors` or `.weights.h5`
+        for a single file of that format. Existing files of that name are replaced.
 
     Returns:
       The path, to be given as `init_checkpoint`.
 
     Raises:
-      ValueError: if `encoder` is no built encoder, or the path is a folder.
+      ValueError: if `encoder` is no built encoder, the path is a folder, or a single file cannot be written.
     """
     _check_encoder(encoder)
     path = os.fspath(path)
@@ -49,6 +51,8 @@ def save_backbone(encoder: tf.keras.Model, path: str) -> str:
             f"path must be the prefix of a file. Received the folder {path!r}. Pass {os.path.join(path, 'backbone')!r}."
         )
     tf.io.gfile.makedirs(os.path.dirname(path) or ".")
+    if weight_files.is_weight_file(path):
+        return weight_files.write(encoder, path)
     return tf.train.Checkpoint(**getattr(encoder, "checkpoint_items", {"backbone": layered(encoder)})).write(path)
 
 
@@ -62,7 +66,7 @@ def load_backbone(encoder: tf.keras.Model, path: str) -> str:
       encoder: a built `tf.keras.Model`.
       path: a checkpoint, or a folder whose latest one is taken. The encoder may lie in it as `backbone`
         (`save_backbone`), as `model/encoder` (a training run), as `encoder` (`tf.train.Checkpoint` of a PixPro) or as
-        `model/backbone`.
+        `model/backbone`. Or a `.safetensors` or `.weights.h5` file that `save_backbone` has written.
 
     Returns:
       The path of the checkpoint that was read.
@@ -73,7 +77,13 @@ def load_backbone(encoder: tf.keras.Model, path: str) -> str:
         encoder's.
     """
     _check_encoder(encoder)
-    path = _checkpoint(os.fspath(path))
+    path = os.fspath(path)
+    if weight_files.is_weight_file(path):
+        own, held = weight_files.variables(encoder, path)
+        _compare(_described(own), _described(held), path)
+        weight_files.fill(encoder, path, held)
+        return path
+    path = _checkpoint(path)
     stored = _variables(path)
     place = next((p for p in _PLACES if any(key.startswith("/".join(p) + "/") for key in stored)), None)
     if place is None:
@@ -174,6 +184,11 @@ def _own_variables(tree):
     return found
 
 
+def _described(table):
+    """Key -> (name, shape, dtype) of key -> (name, array)."""
+    return {key: (name, array.shape, array.dtype) for key, (name, array) in table.items()}
+
+
 def _below(variables, place):
     prefix = "/".join(place) + "/"
     # An optimizer of the older kind keeps its slots below the weights.
@@ -197,9 +212,9 @@ def _compare(expected, stored, path):
 
 
 def _faults(expected, stored):
-    faults = [f"{expected[key][0]} is missing" for key in sorted(expected.keys() - stored.keys())]
-    faults += [f"{stored[key][0]} is not in the encoder" for key in sorted(stored.keys() - expected.keys())]
-    for key in sorted(expected.keys() & stored.keys()):
+    faults = [f"{expected[key][0]} is missing" for key in sorted(expected.keys() - stored.keys(), key=str)]
+    faults += [f"{stored[key][0]} is not in the encoder" for key in sorted(stored.keys() - expected.keys(), key=str)]
+    for key in sorted(expected.keys() & stored.keys(), key=str):
         (name, *own), (other, *theirs) = expected[key], stored[key]
         if own != theirs:
             kinds = [f"{list(shape)} {dtype.name}" for shape, dtype in (own, theirs)]

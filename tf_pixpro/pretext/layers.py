@@ -7,6 +7,7 @@ from typing import Any, Optional
 import tensorflow as tf
 
 from tf_evonorm import functional
+from tf_evonorm.keras_generation import KERAS_2
 from tf_evonorm.layers import BatchNormAct
 from tf_pixpro.pretext.pairwise import check_block, rowwise
 
@@ -154,6 +155,9 @@ class PixelPropagation(tf.keras.layers.Layer):
         self.value = [
             pointwise(channels, channels, name=f"value{i + 1}", dtype=dtype) for i in range(self.value_layers)
         ]
+        if not KERAS_2:  # there checkpoints hold attributes, but no list
+            for layer in self.value:
+                setattr(self, layer.name, layer)
         self.norm = None
         if self.value_layers == 2:
             self.norm = BatchNormAct("relu", synchronized=self.synchronized, name="norm", dtype=dtype)

@@ -108,7 +108,9 @@ class GraphLayer(NormAct):
         for number in self.graph.batch_nodes:
             operation = self.graph.operation(number)
             first = "zeros" if operation == "mean_batch" else "ones"
-            self.moving[str(number)] = self.moving_weight(f"moving_{operation}_{number}", first)
+            name = f"moving_{operation}_{number}"
+            self.moving[str(number)] = self.moving_weight(name, first)
+            setattr(self, name, self.moving[str(number)])  # checkpoints under Keras 3 hold attributes, but no dict
 
     def normalized(self, x: tf.Tensor, training: bool, weights: tf.Tensor | None = None) -> tf.Tensor:
         dtype, rank = x.dtype, len(x.shape)

@@ -29,7 +29,7 @@ LAW = {
         ("views",),
         ("data",),
         ("pretext",),
-        ("export", "train"),
+        ("export", "callbacks", "train"),
         ("transfer.models", "transfer.records", "transfer.average_precision", "transfer.paste_back"),
         ("transfer",),
         ("",),

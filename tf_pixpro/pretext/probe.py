@@ -2,9 +2,57 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import tensorflow as tf
 
 from tf_pixpro.pretext.layers import unit
+
+
+def pooled_features(model: Any, images: tf.Tensor) -> tf.Tensor:
+    """What a probe sees of images: the level that the pretext task reads, averaged over its cells.
+
+    Args:
+      model: a `PixPro`.
+      images: [B, H, W, 3] float32, normalised.
+
+    Returns:
+      [B, C] float32.
+    """
+    level = model.encoder(images, training=False)[model.level]
+    return tf.reduce_mean(tf.cast(level, tf.float32), axis=[1, 2])
+
+
+def feature_std(features: np.ndarray) -> float:
+    """Standard deviation of features of unit length over the images, times sqrt(C): near 1 spread, 0 collapsed.
+
+    Args:
+      features: [N, C] floating.
+
+    Source: SimSiam (arXiv 2011.10566), section 4.1: unit vectors of an isotropic Gaussian have a deviation of
+      1 / sqrt(C) in each channel.
+    """
+    features = np.asarray(features, np.float64)
+    rows = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return float(rows.std(axis=0).mean() * rows.shape[1] ** 0.5)
+
+
+def effective_rank(features: np.ndarray) -> float:
+    """exp(entropy of the singular values of features over their sum), between 1 and min(N, C); 0 if all are 0.
+
+    Args:
+      features: [N, C] floating.
+
+    Source: Roy and Vetterli 2007, "The effective rank", definition 1; as a measure of collapse, RankMe (arXiv
+      2210.02885), which adds a small number where there is 0 log 0 here.
+    """
+    values = np.linalg.svd(np.asarray(features, np.float64), compute_uv=False)
+    values = values[values > 0]
+    if not len(values):
+        return 0.0
+    shares = values / values.sum()
+    return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
 def nearest_neighbour_accuracy(

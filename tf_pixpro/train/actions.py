@@ -10,6 +10,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from tf_pixpro.pretext.pictures import PictureWriter
+from tf_pixpro.pretext.stop import non_finite
+
 
 class Progress:
     """A bar with loss, images/s and time left; it also writes images/s into the train summaries.
@@ -62,16 +65,12 @@ class StopAtNonFinite:
         counted = "nonfinite_steps" in output  # else no task counted each step, and the mean loss decides
         behind = int(output.pop("nonfinite_steps") if counted else not np.isfinite(float(output["training_loss"])))
         if behind:
-            raise FloatingPointError(
-                f"loss and gradient must stay finite. They did not {'at' if counted else 'by'} step "
-                f"{int(self._step.numpy()) - behind + 1}. Start again with a "
-                f"lower learning rate, a longer warm-up or float32. The checkpoints in {self._workdir} are "
-                "from before that step."
-            )
+            kept = f" The checkpoints in {self._workdir} are from before that step."
+            raise non_finite("at" if counted else "by", int(self._step.numpy()) - behind + 1, kept)
 
 
 class Pictures:
-    """Writes correspondences and similarity maps of a few images as TensorBoard images.
+    """Writes pictures of a few images after inner loops, see `PictureWriter`.
 
     Args:
       model: a `PixPro`.
@@ -89,28 +88,11 @@ class Pictures:
         global_step: tf.Variable,
         every: int,
     ):
-        self._model, self._views, self._step, self._every = model, views, global_step, every
-        self._writer = tf.summary.create_file_writer(folder) if folder else tf.summary.create_noop_writer()
-        self._next, self._drawn = 0, False
-        self._project = tf.function(lambda images: model.project(images, training=False))
+        self._pictures = PictureWriter(model, views, folder)
+        self._step, self._every, self._next = global_step, every, 0
 
     def __call__(self, _):
-        from tf_pixpro.pretext.figures import correspondence_figure, similarity_figure  # they import matplotlib
-
         if self._step.numpy() < self._next:
             return
         self._next = self._step.numpy() + self._every
-        views = self._views
-        features = [tf.cast(self._project(views[name]), tf.float32).numpy() for name in ("view1", "view2")]
-        with self._writer.as_default(step=self._step):
-            for i in range(len(features[0])):
-                view1, view2, box1, box2 = (views[name][i] for name in ("view1", "view2", "box1", "box2"))
-                similarity = similarity_figure(view1, view2, features[0][i], features[1][i])
-                tf.summary.image(f"similarity/{i}", similarity[None])
-                if not self._drawn:
-                    pairs = correspondence_figure(
-                        view1, view2, box1, box2, features[0][i].shape[:2], self._model.distance
-                    )
-                    tf.summary.image(f"correspondence/{i}", pairs[None])
-        self._drawn = True
-        self._writer.flush()
+        self._pictures.write(self._step)

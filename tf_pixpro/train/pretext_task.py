@@ -14,7 +14,7 @@ from official.core import base_task, config_definitions
 
 from tf_pixpro.checkpoints import save_backbone
 from tf_pixpro.pretext.model import PixPro
-from tf_pixpro.pretext.probe import nearest_neighbour_accuracy
+from tf_pixpro.pretext.probe import nearest_neighbour_accuracy, pooled_features
 from tf_pixpro.train import loop
 from tf_pixpro.train.actions import Pictures
 from tf_pixpro.train.task import NonFiniteSteps, ObjectTask, collected, compiled, gathered, update_metrics
@@ -113,8 +113,7 @@ class PixProTask(ObjectTask, base_task.Task):
             logs = model.pretext_loss(inputs, training=False)
             update_metrics(metrics, logs)
             return {self.loss: logs["loss"]}
-        level = model.encoder(inputs["image"], training=False)[model.level]
-        features = tf.reduce_mean(tf.cast(level, tf.float32), axis=[1, 2])
+        features = pooled_features(model, inputs["image"])
         return gathered({"features": features, "label": inputs["label"], "query": inputs["query"]})
 
     def aggregate_logs(self, state: list | None = None, step_outputs: Any = None) -> list | None:

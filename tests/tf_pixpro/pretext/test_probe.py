@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tf_pixpro.pretext.probe import linear_accuracy, nearest_neighbour_accuracy
+from tf_pixpro.pretext.probe import effective_rank, feature_std, linear_accuracy, nearest_neighbour_accuracy
 
 
 def clouds(seed, count, classes=3, spread=0.1):
@@ -43,3 +43,20 @@ def test_mistakes():
         nearest_neighbour_accuracy(bank[0][:0], bank[1][:0], *bank)
     with pytest.raises(ValueError, match="Received neighbours=0"):
         nearest_neighbour_accuracy(*bank, *bank, neighbours=0)
+
+
+def test_the_deviation_of_unit_features_is_1_where_they_spread_and_0_at_one_point():
+    """For isotropic Gaussian rows each channel of the unit vectors has the deviation 1 / sqrt(C)."""
+    rows = np.random.default_rng(0).normal(size=(4000, 32))
+    assert abs(feature_std(rows) - 1) < 0.01
+    assert feature_std(np.repeat(rows[:1], 50, axis=0) * np.arange(1, 51)[:, None]) < 1e-7  # of any length
+
+
+def test_the_effective_rank_is_the_exponent_of_the_entropy_of_singular_values():
+    """Roy and Vetterli's properties: k equal values give k; one gives 1; and 3 to 1 by hand."""
+    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(6, 6)))[0]
+    assert abs(effective_rank(rotation[:, :4] * 7) - 4) < 1e-9
+    assert abs(effective_rank(np.outer(np.arange(1, 9), [1.0, 2.0])) - 1) < 1e-6
+    by_hand = np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+    assert abs(effective_rank(rotation[:, :2] * [3, 1]) - by_hand) < 1e-9
+    assert effective_rank(np.zeros((4, 3))) == 0

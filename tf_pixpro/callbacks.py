@@ -132,7 +132,8 @@ class StopAtNonFinite(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Optional[Mapping[str, Any]] = None) -> None:
         scaled = hasattr(self.model.optimizer, "inner_optimizer")
         names = ("loss",) if scaled else ("loss", "gradient_norm")
-        if not all(np.isfinite(np.asarray(logs[name])).all() for name in names if name in (logs or {})):
+        values = [value for name, value in (logs or {}).items() if name in names]
+        if not all(np.isfinite(np.asarray(value)).all() for value in values):
             raise non_finite("by", int(self.model.optimizer.iterations))
 
 

@@ -79,9 +79,9 @@ def load_backbone(encoder: tf.keras.Model, path: str) -> str:
     _check_encoder(encoder)
     path = os.fspath(path)
     if weight_files.is_weight_file(path):
-        own, held = weight_files.variables(encoder, path)
-        _compare(_described(own), _described(held), path)
-        weight_files.fill(encoder, path, held)
+        own, in_file = weight_files.variables(encoder, path)
+        _compare(_described(own), _described(in_file), path)
+        weight_files.fill(encoder, path, in_file)
         return path
     path = _checkpoint(path)
     stored = _variables(path)

@@ -92,7 +92,7 @@ def fill(encoder: tf.keras.Model, path: str, found: dict) -> None:
         weight.assign(found[key][1])
 
 
-def _table(encoder) -> dict[tuple, tuple[str, Any]]:
+def _table(encoder: tf.keras.Model) -> dict[tuple, tuple[str, Any]]:
     """(number of the layer, name in it) -> (full name, variable)."""
     table: dict[tuple, tuple[str, Any]] = {}
     for number, layer in enumerate(_weighted(encoder)):

@@ -11,12 +11,12 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-# A system without what Linux alone has, or Linux and macOS. TensorFlow and Optuna are loaded before, as their
+# A system without what Linux alone has, or Linux and macOS. TensorFlow and others are loaded before, as their
 # own builds for such a system would be; packages of the extras may be missing.
 ELSEWHERE = """
 import importlib, os, pathlib, signal, sys
 import tensorflow as tf
-import optuna, sqlalchemy
+import distributed, optuna, sqlalchemy
 for name in ("fcntl", "resource", "pwd", "grp", "termios", "pty", "syslog"):
     sys.modules[name] = None  # importing it is now an error
 for name in ("fork", "forkpty", "uname", "sched_setaffinity", "sched_getaffinity", "getuid", "nice", "O_NOFOLLOW"):

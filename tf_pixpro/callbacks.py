@@ -71,9 +71,7 @@ class FeatureProbe(tf.keras.callbacks.Callback):
     def _labelled(self, dataset):
         parts = [(self._features(batch["image"]).numpy(), np.asarray(batch["label"])) for batch in dataset]
         if not parts:
-            raise ValueError(
-                "a probe needs labelled images. Received an empty dataset. Pass one with batches."
-            )
+            raise ValueError("a probe needs labelled images. Received an empty dataset. Pass one with batches.")
         return tuple(np.concatenate(part) for part in zip(*parts))
 
 

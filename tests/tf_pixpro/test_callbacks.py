@@ -108,9 +108,7 @@ def test_the_backbone_is_the_best_epochs(mode, initial, best, tmp_path):
 
 def test_a_misspelt_monitor_is_reported(tmp_path):
     keep = callbacks.BestBackbone(str(tmp_path / "best"), "knn")
-    with pytest.raises(
-        ValueError, match=r"one of the logs .*loss.* Received 'knn'\. Put the callback that"
-    ):
+    with pytest.raises(ValueError, match=r"one of the logs .*loss.* Received 'knn'\. Put the callback that"):
         pretext().fit(batches().take(1), callbacks=[keep], verbose=0)
     with pytest.raises(ValueError, match="'max' or 'min'"):
         callbacks.BestBackbone("best", mode="more")

@@ -108,7 +108,7 @@ def test_a_damaged_file_is_refused(ending, damage, tmp_path):
 def test_an_h5_file_of_something_else_is_refused(tmp_path):
     with h5py.File(tmp_path / "x.weights.h5", "w") as file:
         file["numbers"] = np.arange(3)
-    with pytest.raises(ValueError, match="layers/.* is missing; .* more"):
+    with pytest.raises(ValueError, match=r"layers/.* is missing; .* more"):
         load_backbone(encoder(), str(tmp_path / "x.weights.h5"))
 
 

@@ -91,8 +91,9 @@ def pretext_step(config: str, batch: int | None = None) -> tuple[bytes, int]:
     name, _, variant = config.partition(":")
     settings = importlib.import_module(f"experiments.configs.pretrain.{name}").get_config(variant)
     batch = batch or settings.schedule.batch
-    dtype = settings.runtime.get("mixed_precision_dtype") or "bfloat16"
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16" if dtype == "bfloat16" else dtype)
+    # A TPU has no float16: half precision is bfloat16, whatever the config says for GPUs.
+    half = settings.runtime.get("mixed_precision_dtype") != "float32"
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16" if half else "float32")
     try:
         schedule = sections.build(Schedule, "schedule", settings.schedule, images=IMAGENET)
         model = pretext.pretext_model(settings, schedule.steps)

@@ -171,7 +171,7 @@ def evonorm_b(
       epsilon: added to every variance and mean square, inside the root.
       variance: [C], used in place of the batch variance (inference), or None.
       synchronized: take the batch variance over all replicas.
-      compiled: whether XLA compiles the element-wise loops; None: where only processors will run it and x is known
+      compiled: whether XLA compiles the element-wise loops; None: where processors or GPUs will run it and x is known
         to be large (in eager calls, once its shape has come back several times).
 
     Returns:

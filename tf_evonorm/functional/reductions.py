@@ -31,7 +31,8 @@ def raised(x: tf.Tensor) -> tf.Tensor:
 def traced_for(*devices: str) -> Iterator[None]:
     """Chooses loops for other devices than those of this machine, in all threads: `with traced_for("TPU"): ...`.
 
-    On processors alone the layers sum by trees and compile their inner loops, which is not what a TPU or GPU would get.
+    On processors alone the layers sum by trees and compile their inner loops; with a GPU they compile them without
+    trees; for a TPU they do neither.
     A program that is traced on one machine and runs on another says so here.
 
     Args:
@@ -46,10 +47,22 @@ def traced_for(*devices: str) -> Iterator[None]:
 
 
 def worth_compiling(x: tf.Tensor) -> bool:
-    """Whether a flat tensor is large (an unknown batch counts as 32) and only processors will run it."""
+    """Whether a flat tensor is large (an unknown batch counts as 32), its sizes known, and no TPU will run it.
+
+    Processors and GPUs run plain operations one by one, each of which reads and writes whole tensors; a program for a
+    TPU is compiled as a whole. A call or layer that was measured chooses for itself: `compiled`, `jit_compile`.
+    """
     batch, *sizes = x.shape
-    devices = _target or {device.device_type for device in tf.config.list_physical_devices()}
-    return devices == {"CPU"} and None not in sizes and math.prod([batch or 32, *sizes]) >= LARGE
+    return "TPU" not in _devices() and None not in sizes and math.prod([batch or 32, *sizes]) >= LARGE
+
+
+def on_processors() -> bool:
+    """Whether only processors will run what is traced."""
+    return _devices() == {"CPU"}
+
+
+def _devices():
+    return _target or {device.device_type for device in tf.config.list_physical_devices()}
 
 
 class _EagerShapes:
@@ -124,7 +137,7 @@ def sums_over_positions(terms: Callable, positions: int, *tensors: tf.Tensor) ->
 
 def _tree(positions, x):
     """How many positions to add in one go, again and again until one is left; None where plain sums are as good."""
-    if positions == 2 or not worth_compiling(x):
+    if positions == 2 or not on_processors() or not worth_compiling(x):
         return None
     size, numbers = x.shape[positions], []
     while size > 1:

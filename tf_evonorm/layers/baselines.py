@@ -165,8 +165,8 @@ class BatchNormAct(_Activated):
         if not training or weights is not None:
             return None
         compiled = functional.compiles(f"batch {function.__name__}", functional.flattened(x, self.axis)[0])
-        if not compiled and self._fits_kernel(x):
-            return None
+        if self._fits_kernel(x) and not (compiled and functional.on_processors()):
+            return None  # on GPUs the kernel is the faster one
         options = {"axis": self.axis, "epsilon": self.epsilon, "synchronized": self.synchronized, "compiled": compiled}
         y, mean, biased, count = functional.batch_norm_activated(
             x, self.gamma, self.beta, function, parameters, **options

@@ -142,8 +142,9 @@ class EvoNormB0(_EvoNormB):
         the moving variance is the mean of theirs.
       moving_variance_initializer: of the moving variance.
       v_initializer, v_regularizer, v_constraint: of v.
-      jit_compile: whether XLA compiles the formula's loops. None: while training on CPUs, where height and
-        width are known; in eager calls for sizes that come back, and a few of them. True compiles and keeps every size.
+      jit_compile: whether XLA compiles the formula's loops. None: while training on CPUs or GPUs, where height
+        and width are known; in eager calls for sizes that come back, and a few of them. True compiles and keeps every
+        size.
       apply_act: False leaves gamma * x + beta alone, without statistics.
       trainable: a frozen layer uses the moving variance, as Keras' BatchNormalization does.
       axis, epsilon, affine, beta_..., gamma_..., dtype, name, input_shape: as in `NormAct`.
@@ -222,8 +223,9 @@ class EvoNormS0(_EvoNormS):
     Args:
       groups: number of groups of neighbouring channels, or "auto": 32, lowered until it divides the channels.
       v_initializer, v_regularizer, v_constraint: of v.
-      jit_compile: whether XLA compiles the formula's loops. None: while training on CPUs, where height and
-        width are known; in eager calls for sizes that come back, and a few of them. True compiles and keeps every size.
+      jit_compile: whether XLA compiles the formula's loops. None: while training on CPUs or GPUs, where height
+        and width are known; in eager calls for sizes that come back, and a few of them. True compiles and keeps every
+        size.
       apply_act: False leaves gamma * x + beta alone, without statistics.
       axis, epsilon, affine, beta_..., gamma_..., trainable, dtype, name, input_shape: as in `NormAct`.
 

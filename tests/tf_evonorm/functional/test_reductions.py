@@ -39,20 +39,35 @@ def test_the_choice_of_loops_follows_the_devices_that_run_them():
     assert reductions.worth_compiling(x)
 
 
-def inner_functions(devices):
+def inner_functions(devices, **options):
     """Names of the XLA functions inside a trace of EvoNorm-S1's forward pass, for some devices."""
 
     @tf.function
     def forward(x):
-        return functional.evonorm_s("s1", x, tf.ones(16), tf.zeros(16), groups=4)
+        return functional.evonorm_s("s1", x, tf.ones(16), tf.zeros(16), groups=4, **options)
 
     with functional.traced_for(*devices):
         graph = forward.get_concrete_function(tf.TensorSpec([2, 64, 64, 16])).graph
     return [op.name for op in graph.get_operations() if "PartitionedCall" in op.type]
 
 
-def test_a_trace_for_a_tpu_has_no_inner_xla_functions():
-    assert inner_functions(["CPU"]) and not inner_functions(["TPU"])
+def test_processors_and_gpus_get_inner_xla_functions_and_tpus_none():
+    assert inner_functions(["CPU"]) and inner_functions(["CPU", "GPU"]) and not inner_functions(["CPU", "TPU"])
+
+
+def test_a_choice_of_the_caller_stands_on_every_device():
+    assert not inner_functions(["CPU", "GPU"], compiled=False) and inner_functions(["TPU"], compiled=True)
+
+
+def test_trees_of_sums_are_for_processors_alone():
+    x = tf.ones([2, 4096, 16])
+
+    def additions(*devices):
+        with functional.traced_for(*devices):
+            graph = tf.function(lambda x: reductions.mean_and_variance(False, (1,), x)).get_concrete_function(x).graph
+        return sum(operation.type == "AddN" for operation in graph.get_operations())
+
+    assert additions("CPU") and not additions("CPU", "GPU") and not additions("TPU")
 
 
 def compiled(monkeypatch, sizes, calls=1):

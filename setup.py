@@ -25,7 +25,7 @@ GARDEN = [
 ]
 DATA = ["tensorflow-datasets"]
 TRANSFER = [*GARDEN, *DATA, "tqdm"]
-SEARCH = ["optuna>=4.5,<6", "distributed"]
+SEARCH = ["optuna>=4.5,<6", "distributed>=2023.7"]
 POSTGRESQL = ["psycopg[binary]"]  # a study that many machines share
 EXTRAS = {
     "addons": [f"tensorflow~=2.15.1; {OLD}", f"tensorflow-addons~=0.23.0; {OLD}"],

@@ -33,6 +33,7 @@ from tf_evonorm.search.space.graph_layer import layer_from_graph
 from tf_evonorm.search.trial.anchors import Anchor, NormAct, small_anchors
 from tf_evonorm.search.trial.proxy_task import Images, Run, Training
 
+PATTERN = "{row}/{column}_{seed}.json"
 GROUPS = 2  # as in the small searches
 GRAPHS = {
     "bn_tanh": "mean_batch(0) neg(4) add(0,5) std_batch(0) div(6,7) tanh(8)",
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
     made = settings()
     parser = runs.parser("fidelity", __doc__, layers=LAYERS, trainings=tuple(made))
     parser.add_argument("--source", required=True, help="folder or zip with train/CLASS and test/CLASS, 32 x 32 pixels")
-    parser.add_argument("--record", type=pathlib.Path, help="JSON file that gets all results")
+    parser.add_argument("--record", type=pathlib.Path, help="JSON file of all results, which are not run again")
     options = parser.parse_args(arguments)
     options.workdir.mkdir(parents=True, exist_ok=True)
     config = evonorm_b_small.get_config()
@@ -82,7 +83,9 @@ def main(arguments: Sequence[str]) -> None:
     def measure(layer: str, training: str, seed: int) -> dict:
         return curve(made[training], images[training in TRUTH], norm_act(layer), seed)
 
-    study = runs.Runs(options.workdir, "{row}/{column}_{seed}.json")
+    study = runs.Runs(options.workdir, PATTERN)
+    if options.record and options.record.exists():
+        unpack(read(options.record), study)
     study.run(measure, options.layers, options.seeds, options.trainings)
     results = study.results(LAYERS, tuple(made))
     print(text(results))
@@ -219,6 +222,17 @@ def write(results: runs.Results, path: pathlib.Path) -> None:
 def read(path: pathlib.Path) -> runs.Results:
     """Returns the results of a file that `write` has written."""
     return {(layer, training): cells for layer, training, cells in json.loads(path.read_text())}
+
+
+def unpack(results: runs.Results, study: runs.Runs) -> None:
+    """Stores results of the seeds 0, 1, ... in the folder of a study, where it has none."""
+    for (layer, training), cells in results.items():
+        for seed, cell in enumerate(cells):
+            path = study.path(layer, training, seed)
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_path(path) as partial:
+                    pathlib.Path(partial).write_text(json.dumps(cell))
 
 
 def draw(results: runs.Results, path: str) -> None:

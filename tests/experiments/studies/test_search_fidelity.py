@@ -1,6 +1,7 @@
 """The fidelity of proxies: each training once, curves of accuracy and cost, Kendall's tau, the record of results."""
 
 import math
+import pathlib
 
 import numpy as np
 import pytest
@@ -129,7 +130,17 @@ def test_each_training_runs_once_and_everything_is_recorded(tmp_path, monkeypatc
     out = capsys.readouterr().out
     assert "| three anchors, 300 steps | 3.0 | 1.00 | 1.00 |" in out and "| relu | " in out
     assert (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"
-    study = fidelity.runs.Runs(tmp_path, "{row}/{column}_{seed}.json")
+    study = fidelity.runs.Runs(tmp_path, fidelity.PATTERN)
     assert fidelity.read(record) == study.results(fidelity.LAYERS, tuple(fidelity.settings()))
     benchmark.main([*arguments, "--seeds", "0", "1", "--trainings", "deep"])
     assert len(calls) == 3 * 7 + 3
+    arguments[1] = f"--workdir={tmp_path / 'elsewhere'}"  # where the record is all that there is
+    benchmark.main([*arguments, "--seeds", "0", f"--record={record}"])
+    assert len(calls) == 3 * 7 + 3
+
+
+def test_the_documented_figures_are_those_of_the_recorded_results():
+    docs = pathlib.Path(__file__).resolve().parents[3] / "docs"
+    results = fidelity.read(docs / "fidelity.json")
+    for table in fidelity.text(results).split("\n\n"):
+        assert table in (docs / "measurements.md").read_text()

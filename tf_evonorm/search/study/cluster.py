@@ -20,7 +20,8 @@ from tf_evonorm.mistakes import Mistake
 
 DEATHS = 5  # of workers in a row, by one error, without a finished candidate in between
 LOST = 30  # workers that vanish in a row, without a finished candidate in between
-PATIENCE = 30.0  # seconds without the scheduler or any worker
+PATIENCE = 30.0  # seconds without the scheduler
+ABSENCE = 3600.0  # seconds without any worker, which a busy cluster may take to start one
 _LOST_SCHEDULER = (CommClosedError, OSError, TimeoutError)
 
 
@@ -101,7 +102,7 @@ class _Tasks:
         self.client, self.task, self.arguments = client, task, arguments
         self.running: dict[str, Future] = {}  # address of a worker -> its task
         self.finished, self.deaths, self.lost = -1, 0, 0
-        self.seen = time.monotonic()  # when there was a worker
+        self.seen_scheduler = self.seen_workers = time.monotonic()
 
     def progress(self, finished: int) -> None:
         if finished != self.finished:
@@ -127,15 +128,17 @@ class _Tasks:
 
     def _workers(self) -> set[str]:
         found: set[str] = set()
+        now = time.monotonic()
         if self.client.status == "running":
             with contextlib.suppress(*_LOST_SCHEDULER):
-                found = set(self.client.scheduler_info(n_workers=-1)["workers"])
+                found = set(self.client.nthreads())
+                self.seen_scheduler = now
         if found:
-            self.seen = time.monotonic()
-        elif time.monotonic() - self.seen > PATIENCE:
+            self.seen_workers = now
+        if now - self.seen_scheduler > PATIENCE or now - self.seen_workers > ABSENCE:
             raise Mistake(
-                f"a search needs a Dask scheduler with workers. Received none for {PATIENCE:.0f} s. Nothing is lost: "
-                "start them again, then the same command."
+                f"a search needs a Dask scheduler with workers. Received none for {now - self.seen_workers:.0f} s. "
+                "Nothing is lost: start them again, then the same command."
             )
         return found
 

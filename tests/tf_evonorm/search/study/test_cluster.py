@@ -296,9 +296,8 @@ class Client:
     def __init__(self, workers, results):
         self.workers, self.results, self.restarted, self.given = workers, iter(results), [], []
 
-    def scheduler_info(self, n_workers):
-        assert n_workers == -1  # all of them
-        return {"workers": dict.fromkeys(next(self.workers) if hasattr(self.workers, "__next__") else self.workers)}
+    def nthreads(self):
+        return dict.fromkeys(next(self.workers) if hasattr(self.workers, "__next__") else self.workers, 1)
 
     def submit(self, task, *arguments, workers, allow_other_workers, pure):
         assert not allow_other_workers and not pure
@@ -346,6 +345,6 @@ def test_workers_that_only_vanish_end_the_search():
 
 
 def test_a_cluster_without_workers_is_waited_for_and_then_a_mistake(monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 0.2)
+    monkeypatch.setattr(cluster, "ABSENCE", 0.2)
     with pytest.raises(Mistake, match=r"Received none for .* Nothing is lost"):
         cluster.keep_working(Client([], []), None, (), lambda: 0, pause=0.01)

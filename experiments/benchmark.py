@@ -13,6 +13,7 @@ MEASUREMENTS = {
     "open": "experiments.benchmarks.input_open",
     "layers": "experiments.benchmarks.layers",
     "tpu": "experiments.benchmarks.tpu",
+    "gpu": "experiments.benchmarks.gpu",
     "batch-sizes": "experiments.studies.batch_sizes",
     "synthesis": "experiments.studies.gan_layers",
     "pretext": "experiments.studies.pretext_tasks",

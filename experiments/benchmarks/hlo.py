@@ -1,7 +1,8 @@
 """Dumped HLO modules through JAX, without TensorFlow: estimates of the TPU's compiler, and runs on what JAX has.
 
     python hlo.py estimate v5e:1x1 MODULE.hlo ...    # a JSON line each: the compiler's estimate for a chip, not a run
-    python hlo.py time gpu MODULE.hlo ...            # a JSON line each: runs on random inputs, checked against the CPU
+    python hlo.py time gpu MODULE.hlo ...            # a JSON line each and a table: runs on random inputs, checked
+                                                     # against the CPU
 
 `libtpu` compiles for TPUs on any x86-64 Linux machine. This file imports no TensorFlow and nothing of this project, so
 that it alone can be taken to a machine that has an accelerator and JAX.
@@ -41,6 +42,9 @@ _DTYPES = {
     "i64": np.int64,
     "ui64": np.uint64,
 }
+BASELINE = "bn_relu"
+# Largest difference from the CPU over the largest value, in float32 and in half precision: sums in another order.
+TOLERANCE, HALF_TOLERANCE = 1e-3, 3e-2
 _ENTRY = re.compile(r"^\s+(?:ROOT )?%(\S+) = (.*?) ([\w-]+)\((.*)$")
 
 
@@ -81,34 +85,80 @@ def run(module: Any, arguments: list[np.ndarray], platform: str = "cpu", repeats
 
     device = jax.devices(platform)[0]
     executable = device.client.compile_and_load(module, xla_client.DeviceList((device,)), xla_client.CompileOptions())
-    placed = [jax.device_put(argument, device) for argument in arguments]
 
     def once():
+        placed = jax.block_until_ready([jax.device_put(argument, device) for argument in arguments])
+        start = time.perf_counter()  # a step may take over the memory of its variables, so that each run has its own
         outputs = executable.execute_sharded(placed).disassemble_into_single_device_arrays()
-        return [jax.block_until_ready(output[0]) for output in outputs]
+        outputs = jax.block_until_ready([output[0] for output in outputs])
+        return outputs, time.perf_counter() - start
 
-    outputs, seconds = once(), []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        once()
-        seconds.append(time.perf_counter() - start)
+    outputs, _ = once()
+    seconds = [once()[1] for _ in range(repeats)]
     return [np.asarray(output) for output in outputs], seconds
 
 
-def timing(path: str, platform: str, repeats: int = 20) -> dict:
-    """A module's median milliseconds on a device, and its largest relative difference from the CPU's outputs."""
+def timing(path: str, platform: str, repeats: int = 20, bandwidth: float | None = None) -> dict:
+    """What a module takes on a device, and its largest relative difference from the CPU's outputs.
+
+    Args:
+      path: a file with a serialized HloModuleProto of one replica.
+      platform: of JAX, such as 'gpu' or 'cpu'.
+      repeats: of the run; the median counts.
+      bandwidth: of a copy on that device, see `copy_bandwidth`; measured if it is not given.
+
+    Returns:
+      'module', 'platform', 'device', 'ms', 'bytes' (inputs and outputs, each once: the least that must move),
+      'copy_ratio' (the time over that of a copy of so many bytes), 'largest_difference' and 'agrees'.
+    """
+    import jax
+
     module = read(path)
     arguments = inputs(module)
     outputs, seconds = run(module, arguments, platform, repeats)
     expected = run(module, arguments, "cpu")[0]
     apart = [_apart(output, other) for output, other in zip(outputs, expected)]
+    moved = sum(array.nbytes for array in (*arguments, *outputs))
+    bandwidth = bandwidth or copy_bandwidth(platform)
+    median, difference = float(np.median(seconds)), max(apart, default=0.0)
+    half = any(array.dtype.itemsize == 2 for array in (*arguments, *outputs))
     return {
         "module": pathlib.Path(path).stem,
         "platform": platform,
-        "ms": 1e3 * float(np.median(seconds)),
-        "input_bytes": sum(argument.nbytes for argument in arguments),
-        "largest_difference": max(apart, default=0.0),
+        "device": jax.devices(platform)[0].device_kind,
+        "ms": 1e3 * median,
+        "bytes": moved,
+        "copy_ratio": median * bandwidth / moved,
+        "largest_difference": difference,
+        "agrees": difference <= (HALF_TOLERANCE if half else TOLERANCE),
     }
+
+
+def copy_bandwidth(platform: str, size: int = 2**28, repeats: int = 10) -> float:
+    """Bytes per second that -x reads and writes on the first device of a platform, for an array of `size` bytes."""
+    import jax
+
+    x = jax.device_put(np.zeros(size // 4, np.float32), jax.devices(platform)[0])
+    negative, seconds = jax.jit(lambda x: -x), []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        jax.block_until_ready(negative(x))
+        seconds.append(time.perf_counter() - start)
+    return 2 * size / float(np.median(seconds[1:]))
+
+
+def times_table(timings: list[dict], baseline: str = BASELINE) -> str:
+    """Timings as Markdown. A name is LAYER.REST; the ratio is to the baseline with the same rest."""
+    ms = {timing["module"]: timing["ms"] for timing in timings}
+    lines = ["| module | ms | to BatchNorm + ReLU | to a copy | largest difference | agrees |", "| --- " * 6 + "|"]
+    for one in timings:
+        other = ms.get(f"{baseline}.{one['module'].partition('.')[2]}")
+        ratio = "" if other is None else f"{one['ms'] / other:.2f}"
+        lines.append(
+            f"| {one['module']} | {one['ms']:.3f} | {ratio} | {one['copy_ratio']:.2f} "
+            f"| {one['largest_difference']:.1e} | {'yes' if one['agrees'] else 'NO'} |"
+        )
+    return "\n".join(lines)
 
 
 def _apart(output, expected):
@@ -206,9 +256,20 @@ def _remove_copies(operation):
                     _remove_copies(inner.operation)
 
 
-if __name__ == "__main__":
-    verb, where, *paths = sys.argv[1:]
+def main(arguments: list[str]) -> None:
+    """Runs one verb, `estimate` or `time`; see the head of this file."""
+    verb, where, *paths = arguments
     if verb == "estimate":
         os.environ.update(SETTINGS)
-    for name in paths:
-        print(json.dumps(report(name, where) if verb == "estimate" else timing(name, where)), flush=True)
+        for path in paths:
+            print(json.dumps(report(path, where)), flush=True)
+        return
+    bandwidth, timings = copy_bandwidth(where), []
+    for path in paths:
+        timings.append(timing(path, where, bandwidth=bandwidth))
+        print(json.dumps(timings[-1]), flush=True)
+    print(f"\n{timings[0]['device']}, a copy moves {bandwidth / 1e9:.0f} GB/s\n\n{times_table(timings)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

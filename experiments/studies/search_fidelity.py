@@ -165,7 +165,7 @@ def agreement(proxy: Mapping[str, float], true: Mapping[str, float], best: Optio
       proxy, true: layer -> score; layers without both are left out.
       best: only the so many layers with the highest true score; None for all.
     """
-    layers = sorted(set(proxy) & set(true), key=lambda layer: -true[layer])[:best]
+    layers = sorted(set(proxy) & set(true), key=lambda layer: (-true[layer], layer))[:best]
     return float(stats.kendalltau([proxy[layer] for layer in layers], [true[layer] for layer in layers]).statistic)
 
 

@@ -108,6 +108,10 @@ def test_tau_of_the_best_leaves_the_others_out():
     true = {"a": 0.9, "b": 0.8, "c": 0.3, "d": 0.2, "e": 1.0}  # without a score of the proxy
     assert fidelity.agreement(proxy, true) == pytest.approx(4 / 6)
     assert fidelity.agreement(proxy, true, 2) == 1
+    # Of c and d, which are tied for the third position, c is taken: (2 - 1) / 3 without ties, d would give 1.
+    assert fidelity.agreement({"a": 3, "b": 1, "c": 2, "d": 0}, {"a": 3, "b": 2, "d": 1, "c": 1}, 3) == pytest.approx(
+        1 / 3
+    )
 
 
 def test_each_training_runs_once_and_everything_is_recorded(tmp_path, monkeypatch, capsys):

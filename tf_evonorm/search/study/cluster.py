@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Optional
 
+import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, get_worker
 from distributed.comm import CommClosedError
 
@@ -22,6 +23,7 @@ DEATHS = 5  # of workers in a row, by one error, without a finished candidate in
 LOST = 30  # workers that vanish in a row, without a finished candidate in between
 PATIENCE = 30.0  # seconds without the scheduler
 ABSENCE = 3600.0  # seconds without any worker, which a busy cluster may take to start one
+_GIVEN_UP = "distributed.deploy.lost-worker-timeout"
 _LOST_SCHEDULER = (CommClosedError, OSError, TimeoutError)
 
 
@@ -64,7 +66,8 @@ def connected(
         )
     except ValueError as error:
         raise Mistake(f"--memory_limit must be like 4GB, or auto. Received {memory_limit!r}: {error}") from error
-    with cluster, Client(cluster) as client:
+    # Dask would give up a process for good that a busy machine has not started again within 15 s.
+    with cluster, Client(cluster) as client, dask.config.set({_GIVEN_UP: f"{ABSENCE:.0f} s"}):
         yield client
 
 

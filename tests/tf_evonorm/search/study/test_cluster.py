@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import dask
 import postgresql
 import pytest
 
@@ -271,6 +272,13 @@ def test_a_wrong_memory_limit_is_a_mistake(tmp_path):
     match = r"--memory_limit must be like 4GB, or auto. Received 'much'"
     with pytest.raises(Mistake, match=match), cluster.connected(1, None, "much", str(tmp_path)):
         pass
+
+
+def test_slow_restarts_do_not_cost_a_worker(tmp_path):
+    """Dask's default is 15 s, after which a killed process of a busy machine would not come back."""
+    with cluster.connected(1, None, "auto", str(tmp_path)) as client:
+        assert dask.config.get("distributed.deploy.lost-worker-timeout") == "3600 s"
+        client.wait_for_workers(1, timeout=60)
 
 
 class Future:

@@ -122,15 +122,7 @@ def run(
         eval_actions=[results.update, bar.restart],
     )
     with bar:
-        if mode == "train_and_eval" and trainer.global_step.numpy() == 0:
-            with strategy.scope():
-                runner.controller.evaluate(steps=config.trainer.validation_steps)
-        try:
-            runner.run()
-        except tf.errors.OpError:
-            if "train" in mode and not _many_workers(strategy):
-                _keep_finished_steps(runner, trainer)
-            raise
+        _start(runner, trainer, strategy, mode)
     if "train" in mode and isinstance(trainer.optimizer, optimization.ExponentialMovingAverage):
         with strategy.scope():
             trainer.optimizer.swap_weights()  # the averages are what was evaluated, and what is kept
@@ -167,6 +159,19 @@ def _exporter(trainer, folder, keep):
     )
     exporter.keep = keep
     return exporter
+
+
+def _start(runner, trainer, strategy, mode):
+    """Runs to the end, from an evaluation before the first step; where the input fails, keeps the finished steps."""
+    if mode == "train_and_eval" and trainer.global_step.numpy() == 0:
+        with strategy.scope():
+            runner.controller.evaluate(steps=runner.params.trainer.validation_steps)
+    try:
+        runner.run()
+    except tf.errors.OpError:
+        if "train" in mode and not _many_workers(strategy):
+            _keep_finished_steps(runner, trainer)
+        raise
 
 
 def _many_workers(strategy):

@@ -16,6 +16,7 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -32,7 +33,8 @@ def layer_modules(layer: str, shape: Sequence[int], dtype: str = "float32") -> d
       shape: [B, H, W, C] of the input.
       dtype: of input and result; variables are float32.
     """
-    built = named.norm_act(layer)(dtype=dtype if dtype == "float32" else f"mixed_{dtype}")
+    make: Any = named.norm_act(layer)
+    built = make(dtype=dtype if dtype == "float32" else f"mixed_{dtype}")
     built.build(tuple(shape))
 
     def forward(x):

@@ -105,6 +105,7 @@ for name in ("resnet", "mobilenetv2", "efficientnet"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not version("keras").startswith("3.") or importlib.util.find_spec("tf_keras") is None,
     reason="needs both generations of Keras",

@@ -7,6 +7,7 @@ from experiments.builders import classifier
 from experiments.studies import batch_sizes
 
 
+@pytest.mark.slow
 def test_each_run_has_its_layer_batch_and_seed_and_is_not_repeated(tmp_path, monkeypatch, capsys):
     calls = []
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import tensorflow as tf
 
 from experiments import benchmark
@@ -37,6 +38,7 @@ def test_the_table_has_means_deviations_and_diverged_runs(tmp_path):
     assert tf.io.decode_png(tf.io.read_file(str(tmp_path / "curves.png"))).shape[2] == 4
 
 
+@pytest.mark.slow
 def test_each_run_has_its_layer_and_its_seed(tmp_path, monkeypatch, capsys):
     def train(experiment, config, folder, seed):
         assert (experiment.__module__, config.source.path) == ("experiments.builders.generator", "cifar10.zip")

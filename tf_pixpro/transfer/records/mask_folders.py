@@ -118,7 +118,8 @@ def masks(
 ) -> tuple[list[AnnotatedImage], list[Category]]:
     """Reads folders of images and masks of the same names.
 
-    They are images and masks, with a folder SPLIT in both or without, or SPLIT/images and SPLIT/masks.
+    They are images and masks, with a folder SPLIT in both or without, or SPLIT/images and SPLIT/masks; or masks beside
+    the images, as a.jpg and a_mask.png, in SPLIT or in the root.
 
     Args:
       root: folder of the data set. A list SPLIT.txt in it chooses images; without list and folder SPLIT all images are
@@ -126,7 +127,7 @@ def masks(
       split: name of the folder or list.
       problems: gets an image without a mask, which is left out.
       names: the classes; a mask holds their numbers from 0, and 255 for no class. The lines of names.txt, classes.txt
-        or labels.txt in the root otherwise.
+        or labels.txt in the root otherwise, or the values and names of _classes.csv beside the masks (Roboflow).
       colours: path of a table for masks that are coloured images, see `class_masks.colour_table`; it has the names,
         too.
 
@@ -142,13 +143,18 @@ def masks(
             raise Mistake(f"names and the colour table must agree. Received {[*names]} and {named}. Leave --names out.")
         codes = MaskCodes(len(named), colours=table)
     else:
-        named = [name.strip() for name in names or _listed_names(root)]
-        codes = MaskCodes(len(named))
+        table = {} if names else _class_table(first_folder(root, [split]) or root)
+        named = list(table.values()) or [name.strip() for name in names or _listed_names(root)]
+        codes = MaskCodes(len(named), tuple((value, label) for label, value in enumerate(table)) or None)
     images, answers = _pair(root, split, problems)
     chosen = _chosen(root, split, images)
+    beside = images.path == answers.path
+    if beside:
+        masks_there = {_mask_of(answers, name, beside) for name in chosen}
+        chosen = [name for name in chosen if os.path.join(answers.path, name) not in masks_there]
     found = []
     for position, name in enumerate(chosen, 1):
-        path, mask = os.path.join(images.path, name), _mask_of(answers, name)
+        path, mask = os.path.join(images.path, name), _mask_of(answers, name, beside)
         if mask is None:
             problems.add("missing mask", path, f"an image needs a mask of its name in {answers.path}. Left out.")
             continue
@@ -171,9 +177,13 @@ def _pair(root, split, problems):
             elif base == root and not tf.io.gfile.exists(os.path.join(root, f"{split}.txt")):
                 problems.note(f"{root}: neither a folder nor a list {split!r}; all images are taken.")
             return [ImageFolder(folder) for folder in pair]
+    for base in (first_folder(root, [split]), root):
+        folder = ImageFolder(base) if base else None
+        if folder and any(_mask_of(folder, name, True) for name in folder.images()):
+            return [folder, folder]
     raise Mistake(
-        f"root must hold images and masks, with {split} in both, or {split}/images and {split}/masks. Received "
-        f"{root!r}."
+        f"root must hold images and masks, with {split} in both, or {split}/images and {split}/masks, or masks beside "
+        f"the images as a.jpg and a_mask.png. Received {root!r}."
     )
 
 
@@ -189,14 +199,31 @@ def _chosen(root, split, images):
     return chosen
 
 
-def _mask_of(folder, name):
+def _mask_of(folder, name, beside=False):
     below, stem = os.path.split(os.path.splitext(name)[0])
     listing = folder.listing(below)
-    for suffix in _MASK_SUFFIXES:
+    for suffix in _MASK_SUFFIXES[beside:]:  # beside the image, the name alone is the image
         for ending in _MASK_ENDINGS:
             for found in listing.get(f"{stem}{suffix}{ending}".lower(), ()):
                 return os.path.join(folder.path, below, found)
     return None
+
+
+def _class_table(folder):
+    """Value in the masks -> class name, of a _classes.csv; empty if there is none."""
+    path = os.path.join(folder, "_classes.csv")
+    if not tf.io.gfile.exists(path):
+        return {}
+    rows = [line.split(",", 1) for line in map(str.strip, read_text(path).splitlines()) if line]
+    try:
+        table = {int(value): name.strip() for value, name in rows[1:]}
+    except ValueError as error:
+        raise Mistake(
+            f"_classes.csv must hold lines such as '1, car' below its header. Received {path!r}: {error}."
+        ) from error
+    if not table:
+        raise Mistake(f"_classes.csv must hold lines such as '1, car' below its header. Received {path!r} without.")
+    return dict(sorted(table.items()))
 
 
 def _listed_names(root):

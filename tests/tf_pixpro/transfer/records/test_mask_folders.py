@@ -85,6 +85,37 @@ def test_images_and_masks(tmp_path, layout, suffix):
     assert records.masks(str(root), "train", records.Problems(), names=["x", "y"])[1][1].name == "y"
 
 
+@pytest.mark.parametrize("layout", ["train", ""])
+@pytest.mark.parametrize("table", ["_classes.csv", "names.txt"])
+def test_masks_beside_the_images(tmp_path, layout, table):
+    """Roboflow's export of semantic segmentation: a.jpg, a_mask.png and _classes.csv in one folder."""
+    root = tmp_path / "field"
+    numbers = np.resize(np.arange(2, dtype=np.uint8), (1, 34))
+    stored = numbers * 3 if table == "_classes.csv" else numbers
+    for name in ("a", "b"):
+        photo(root / layout / f"{name}.png")
+        save(root / layout / f"{name}_mask.png", stored)
+    photo(root / layout / "c.png")
+    if table == "_classes.csv":
+        (root / layout / table).write_text("Pixel Value, Class\n0, background\n3, leaf\n")
+    else:
+        (root / table).write_text("background\nleaf\n")
+    problems = records.Problems()
+    images, categories = records.masks(str(root), "train", problems)
+    assert [(category.label, category.name) for category in categories] == [(0, "background"), (1, "leaf")]
+    assert problems.counts == {"missing mask": 1} and "c.png" in problems.lines[0]
+    np.testing.assert_array_equal(written(tmp_path, images, categories, problems), [numbers] * 2)
+
+
+@pytest.mark.parametrize("content", ["Pixel Value, Class\n", "Pixel Value, Class\nx, leaf\n", "a\nb\n"])
+def test_a_wrong_class_table_is_named(tmp_path, content):
+    photo(tmp_path / "train" / "a.jpg")
+    save(tmp_path / "train" / "a_mask.png", np.zeros((1, 34), np.uint8))
+    (tmp_path / "train" / "_classes.csv").write_text(content)
+    with pytest.raises(Mistake, match=r"_classes\.csv must hold lines such as '1, car'"):
+        records.masks(str(tmp_path), "train", records.Problems())
+
+
 def test_coloured_masks(tmp_path):
     root = tmp_path / "field"
     photo(root / "images" / "train" / "a.png")

@@ -31,6 +31,7 @@ class ImageFolder:
     def __init__(self, path: str):
         self.path = path
         self._listings: dict = {}
+        self._uploaded: dict[str, str] = {}  # name of an uploaded image without its digits -> the name with them
 
     def find(self, name: str) -> Optional[str]:
         """The path of the file that an annotation names, or None.
@@ -38,12 +39,16 @@ class ImageFolder:
         The name counts as it is first. Then backslashes are separators, a URL or a path of another machine (absolute,
         or one that begins with '..') is shortened from its beginning until a file is found, and of another relative
         path only the beginning that repeats the end of the folder's own path is dropped. The case of the last part may
-        differ where that is unambiguous.
+        differ where that is unambiguous. Last, the eight hexadecimal digits that Label Studio puts before the names of
+        uploaded images are dropped with the folder, for one image of a name.
         """
         for candidate in self._candidates(name):
             path = self._existing(candidate)
             if path:
                 return path
+        uploaded = re.fullmatch(r"(?:.*[\\/])?[0-9a-f]{8}-([^\\/]+)", name.strip())
+        if uploaded and self._uploaded.setdefault(uploaded[1], name) == name:
+            return self._existing(uploaded[1])
         return None
 
     def by_stem(self, stem: str) -> Optional[str]:

@@ -60,6 +60,7 @@ def source(
     num_examples: Optional[int] = None,
     min_side: int = 32,
     index: Optional[str] = None,
+    num_classes: Optional[int] = None,
     **options: Any,
 ) -> Source:
     """Makes a source out of a path or name.
@@ -75,6 +76,8 @@ def source(
         2000).
       min_side: least height and width in pixels; a sample of the files is looked at.
       index: folder of the index of TFRecords (see `tf_pixpro.data.record_index`), if not the folder of the records.
+      num_classes: of TFRecords, whose labels are below it; otherwise one more than the largest label of 1,000 records,
+        which may miss classes where there are hundreds.
       **options: of TFDS: data_dir; of scenes: seed, size.
 
     Raises:
@@ -89,9 +92,8 @@ def source(
         return tfds(path.removeprefix("tfds:"), split or "train", index=index, **options)
     if options:
         raise Mistake(
-            f"a source of files has no options {sorted(options)}. Received path={path!r}. Leave them out, "
-            "and the variant "
-            "`smoke` of a config, which draws its own images."
+            f"a source of files has no options {sorted(options)}. Received path={path!r}. Leave them out, and the "
+            "variant `smoke` of a config, which draws its own images."
         )
     _check_file_system(path)
     if os.path.isdir(path) or (is_remote(path) and tf.io.gfile.isdir(path)):
@@ -101,7 +103,7 @@ def source(
     if path.lower().endswith(_OTHER_FILES) and os.path.exists(path):
         raise Mistake(f"images come from a folder, a .zip, TFRecords or tfds:NAME. Received the file {path!r}.")
     if record_files(path):
-        return tfrecords(path, num_examples, index)
+        return tfrecords(path, num_examples, index, num_classes)
     raise FileNotFoundError(
         f"images come from a folder, a .zip, TFRecords or tfds:NAME. Received {path!r}, where there is nothing."
     )
@@ -218,12 +220,13 @@ def _check_members(path, members):
             name = zipfile.compressor_names.get(info.compress_type, f"method {info.compress_type}")
             raise Mistake(
                 f"a zip must be stored, deflated or packed by bzip2 or lzma. Received {path!r}, whose "
-                f"{info.filename} is packed by "
-                f"{name}. Unpack it into a folder, or pack it anew."
+                f"{info.filename} is packed by {name}. Unpack it into a folder, or pack it anew."
             )
 
 
-def tfrecords(pattern: str, num_examples: Optional[int] = None, index: Optional[str] = None) -> Source:
+def tfrecords(
+    pattern: str, num_examples: Optional[int] = None, index: Optional[str] = None, num_classes: Optional[int] = None
+) -> Source:
     """Records with Model Garden's ImageNet keys; see `source`. Labels are kept as they are; those that are no number
     are ignored."""
     files = record_files(pattern)
@@ -249,7 +252,7 @@ def tfrecords(pattern: str, num_examples: Optional[int] = None, index: Optional[
         return {"bytes": example["image/encoded"], "label": number, "name": name}
 
     if compression:
-        return _compressed_records(pattern, files, compression, num_examples, index, parse)
+        return _compressed_records(pattern, files, compression, num_examples, index, num_classes, parse)
     opened = record_index(files, pattern=pattern, folder=index)
     if num_examples not in (None, opened.num_examples):
         raise Mistake(
@@ -262,11 +265,11 @@ def tfrecords(pattern: str, num_examples: Optional[int] = None, index: Optional[
         return parse(*record(number))
 
     chosen = np.linspace(0, opened.num_examples - 1, min(opened.num_examples, _CHECKED)).astype(np.int64)
-    classes = _classes(pattern, tf.data.Dataset.from_tensor_slices(chosen).map(read))
+    classes = _classes(pattern, tf.data.Dataset.from_tensor_slices(chosen).map(read), num_classes)
     return Source(pattern, opened.num_examples, classes, read=read)
 
 
-def _compressed_records(pattern, files, compression, num_examples, index, parse):
+def _compressed_records(pattern, files, compression, num_examples, index, num_classes, parse):
     """Records that only come in a row."""
     sizes: tuple[int, ...] = ()
     if num_examples is None:
@@ -283,7 +286,7 @@ def _compressed_records(pattern, files, compression, num_examples, index, parse)
         some = some if seed is None else _shuffled(some, _SHUFFLED, seed)
         return some.skip(skip).map(lambda record: parse(record, tf.constant(pattern)))
 
-    classes = _classes(pattern, stream(None).take(_CHECKED))
+    classes = _classes(pattern, stream(None).take(_CHECKED), num_classes)
     return Source(pattern, num_examples, classes, stream=stream, file_sizes=sizes)
 
 
@@ -301,10 +304,13 @@ def _shuffled(strings, buffer, seed):
     return tf.data.experimental.from_variant(one, tf.TensorSpec([], tf.string))
 
 
-def _classes(pattern, examples):
-    """Classes of records, whose names are unknown: '0', '1', ... up to the largest label found."""
+def _classes(pattern, examples, count):
+    """Names '0', '1', ...: as many as are said, or up to the largest label."""
     try:
-        return tuple(map(str, range(max(int(example["label"]) for example in examples) + 1)))
+        largest = max(int(example["label"]) for example in examples)
+        if count is not None and largest >= count:
+            raise Mistake(f"labels must be below num_classes. Received num_classes={count}, {largest} in {pattern!r}.")
+        return tuple(map(str, range(count if count is not None and largest >= 0 else largest + 1)))
     except tf.errors.DataLossError as error:
         raise Mistake(f"whole TFRecords are needed. Received {pattern!r}: {error.message}. Copy them anew.") from error
 

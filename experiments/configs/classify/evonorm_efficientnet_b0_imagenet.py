@@ -7,7 +7,7 @@ keys (train* and validation*), tfds:imagenet2012, or a folder. Any layer: --conf
 bn_relu, bn_swish, gn_relu, frn, ...; default: the backbone's own).
 
 python -m experiments.classify --config=experiments/configs/classify/evonorm_efficientnet_b0_imagenet.py \
-    --config.source.path='train*' \
+    --config.source.path='train*' --config.source.num_classes=1001 \
     --config.held_out.path='validation*' --workdir=workdir/evonorm_efficientnet_b0_imagenet
 
 Variants: default; smoke.

@@ -7,7 +7,7 @@ folder. Any layer: --config.norm_act.name=evonorm_s0 (evonorm_b1, bn_relu, bn_sw
 backbone's own).
 
 python -m experiments.classify --config=experiments/configs/classify/evonorm_mnasnet_imagenet.py \
-    --config.source.path='train*' \
+    --config.source.path='train*' --config.source.num_classes=1001 \
     --config.held_out.path='validation*' --workdir=workdir/evonorm_mnasnet_imagenet
 
 Variants: default; smoke.

@@ -7,13 +7,14 @@ validation*), tfds:imagenet2012, or a folder. Any layer: --config.norm_act.name=
 bn_swish, gn_relu, frn, ...; default: the backbone's own).
 
 python -m experiments.classify --config=experiments/configs/classify/evonorm_mobilenetv2_imagenet.py \
-    --config.source.path='train*' \
+    --config.source.path='train*' --config.source.num_classes=1001 \
     --config.held_out.path='validation*' --workdir=workdir/evonorm_mobilenetv2_imagenet
 
 Variants: default; smoke.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config(variant=""):
@@ -22,7 +23,7 @@ def get_config(variant=""):
     config = ConfigDict()
     config.seed = 0
     config.deterministic = False
-    config.source = {"path": "tfds:imagenet2012", "split": "train"}
+    config.source = {"path": "tfds:imagenet2012", "split": "train", "num_classes": placeholder(int)}
     config.held_out = {"path": "tfds:imagenet2012", "split": "validation"}
     config.views = {
         "size": (224, 224),

@@ -15,6 +15,7 @@ float16. Variants: default; smoke.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config(variant=""):
@@ -23,7 +24,7 @@ def get_config(variant=""):
     config = ConfigDict()
     config.seed = 0
     config.deterministic = False
-    config.source = {"path": "tfds:imagenet2012", "split": "train"}
+    config.source = {"path": "tfds:imagenet2012", "split": "train", "num_classes": placeholder(int)}
     config.held_out = {"path": "tfds:imagenet2012", "split": "validation"}
     config.max_bad_share = 0.01
     config.views = {"size": (224, 224), "scale": (0.08, 1.0), "flip": 0.5}

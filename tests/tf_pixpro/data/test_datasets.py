@@ -303,6 +303,14 @@ def test_labels_of_text_are_ignored_where_none_is_needed(tmp_path, files):
         data.labelled_dataset(source)
 
 
+def test_the_number_of_classes_may_be_said(tmp_path, files):
+    """A thousand records may miss the largest label of many."""
+    name = records(tmp_path / "a.tfrecord", files).name
+    assert data.source(tmp_path / name, num_classes=5).class_names == ("0", "1", "2", "3", "4")
+    with pytest.raises(Mistake, match=r"labels must be below num_classes\. Received num_classes=1, 1 in"):
+        data.source(tmp_path / name, num_classes=1)
+
+
 def test_damaged_records_are_refused(tmp_path, files):
     whole = records(tmp_path / "a.tfrecord", files).read_bytes()
     (tmp_path / "a.tfrecord").write_bytes(whole[:-20])

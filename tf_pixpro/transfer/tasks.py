@@ -109,8 +109,13 @@ class SegmentationTask(_TransferTask, semantic_segmentation.SemanticSegmentation
         return logs
 
 
-class RetinaNetTask(_TransferTask, retinanet.RetinaNetTask):
-    """Detection by a RetinaNet, scored by COCO's or Pascal's average precision."""
+class _DetectionTask(_TransferTask):
+    """What both kinds of detectors share.
+
+    Args:
+      scores: 'coco', 'voc' or 'voc07', see `tf_pixpro.transfer.average_precision.coco_scores`.
+      others: as above.
+    """
 
     best = ("AP", "higher")
 
@@ -127,6 +132,10 @@ class RetinaNetTask(_TransferTask, retinanet.RetinaNetTask):
     ):
         super().__init__(params, build, optimizer, init, logging_dir, name, init_modules)
         self._scores = scores
+
+
+class RetinaNetTask(_DetectionTask, retinanet.RetinaNetTask):
+    """Detection by a RetinaNet, scored by COCO's or Pascal's average precision."""
 
     def build_metrics(self, training: bool = True) -> list[tf.keras.metrics.Metric]:
         metrics = super().build_metrics(training)
@@ -135,24 +144,8 @@ class RetinaNetTask(_TransferTask, retinanet.RetinaNetTask):
         return metrics
 
 
-class MaskRCNNTask(_TransferTask, maskrcnn.MaskRCNNTask):
+class MaskRCNNTask(_DetectionTask, maskrcnn.MaskRCNNTask):
     """Two-stage detection and instance segmentation, with COCO's box and mask AP or Pascal VOC's box AP."""
-
-    best = ("AP", "higher")
-
-    def __init__(
-        self,
-        params: Any,
-        build: Callable[[], tuple[tf.keras.Model, tf.keras.Model]],
-        optimizer: Callable[[], tf.keras.optimizers.Optimizer],
-        init: str | None = None,
-        logging_dir: str | None = None,
-        name: str | None = None,
-        init_modules: Sequence[str] = ("backbone",),
-        scores: str = "coco",
-    ):
-        super().__init__(params, build, optimizer, init, logging_dir, name, init_modules)
-        self._scores = scores
 
     def forward(self, inputs: Any, model: tf.keras.Model) -> None:
         images, labels = inputs

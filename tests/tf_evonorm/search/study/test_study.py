@@ -284,7 +284,8 @@ def kill(tmp_path, url, candidates, kills, workers, seed=0):
     command = [sys.executable, str(tmp_path / "worker.py"), url, str(log), str(candidates)]
 
     def start():
-        return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests"}
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
 
     running, done = [start() for _ in range(workers)], 0
     while running:

@@ -17,6 +17,7 @@ MEASUREMENTS = {
     "batch-sizes": "experiments.studies.batch_sizes",
     "synthesis": "experiments.studies.gan_layers",
     "pretext": "experiments.studies.pretext_tasks",
+    "settings": "experiments.studies.pretext_settings",
     "search": "experiments.studies.search_methods",
     "fidelity": "experiments.studies.search_fidelity",
     "curves": "experiments.studies.learning_curves",

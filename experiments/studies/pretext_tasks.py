@@ -17,7 +17,8 @@ import argparse
 import functools
 import pathlib
 import statistics
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,22 @@ def score(options: argparse.Namespace, task: str, measure: str, seed: int) -> fl
     return result
 
 
-def pretrained(folder: pathlib.Path, task: str, seed: int, options: argparse.Namespace) -> str:
-    """Returns the checkpoint of the encoder that a task has trained; "" for scratch."""
+def pretrained(
+    folder: pathlib.Path,
+    task: str,
+    seed: int,
+    options: argparse.Namespace,
+    changes: Mapping[str, Any] = types.MappingProxyType({}),
+) -> str:
+    """Returns the checkpoint of the encoder that a task has trained; "" for scratch.
+
+    Args:
+      folder: of the run.
+      task: of `compare_r18_photos`.
+      seed: of the run.
+      options: of the command.
+      changes: of the config, see `changed`.
+    """
     if task == "scratch":
         return ""
     if not (folder / "backbone.index").exists():  # written at the end of training
@@ -92,13 +107,29 @@ def pretrained(folder: pathlib.Path, task: str, seed: int, options: argparse.Nam
         if not options.smoke:
             config.source.path, config.schedule.epochs = options.source, options.epochs
             config.backbone.width = options.width
-        runs.train(pretext.experiment, config, folder, seed, "train")
+        runs.train(pretext.experiment, changed(config, changes), folder, seed, "train")
         tidy(folder, "ckpt-*")
     return str(folder / "backbone")
 
 
-def evaluated(folder: pathlib.Path, measure: str, init: str, seed: int, options: argparse.Namespace) -> float:
-    """Returns the accuracy or mean IoU of an encoder, in [0, 1]."""
+def evaluated(
+    folder: pathlib.Path,
+    measure: str,
+    init: str,
+    seed: int,
+    options: argparse.Namespace,
+    changes: Mapping[str, Any] = types.MappingProxyType({}),
+) -> float:
+    """Returns the accuracy or mean IoU of an encoder, in [0, 1].
+
+    Args:
+      folder: of the run.
+      measure: of `MEASURES`.
+      init: checkpoint of the encoder, or "".
+      seed: of the run.
+      options: of the command.
+      changes: of the config of a trained measure, see `changed`.
+    """
     if measure in ("knn", "linear"):
         config = linear_r18_photos.get_config("smoke" if options.smoke else "")
         if not options.smoke:
@@ -116,11 +147,34 @@ def evaluated(folder: pathlib.Path, measure: str, init: str, seed: int, options:
         config.backbone.width = options.width
         config.schedule.steps = round(options.judging * config.schedule.steps)
     config.init = init
-    return runs.train(detector.experiment, config, folder, seed)["mean_iou"]
+    return runs.train(detector.experiment, changed(config, changes), folder, seed)["mean_iou"]
+
+
+def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
+    """Returns a config with changes, dotted name -> value; a mapping replaces its whole section."""
+    with config.unlocked(), config.ignore_type():
+        for name, value in changes.items():
+            *sections, last = name.split(".")
+            owner = functools.reduce(lambda part, section: part[section], sections, config)
+            owner[last] = ConfigDict(value) if isinstance(value, Mapping) else value
+    return config
 
 
 def neighbours(config: ConfigDict, seed: int) -> float:
     """Returns the k-NN accuracy of frozen features, without augmentation."""
+    return nearest_neighbour_accuracy(*features(config, seed))
+
+
+def features(config: ConfigDict, seed: int) -> list[np.ndarray]:
+    """Returns the pooled features of a frozen encoder, without augmentation.
+
+    Args:
+      config: of `linear_r18_photos`.
+      seed: of an encoder without checkpoint.
+
+    Returns:
+      [N, C] and labels [N] of the training images, [M, C] and [M] of the held-out images.
+    """
     tf.keras.utils.set_random_seed(seed)
     encoder = classifier.model(config, 1).backbone.encoder
     if config.init:
@@ -132,7 +186,7 @@ def neighbours(config: ConfigDict, seed: int) -> float:
         rows = data.labelled_dataset(data.source(**{**config.source, **changed}), config.views.size)
         batches = [(pooled(row["image"]).numpy(), row["label"].numpy()) for row in rows]
         sets += [np.concatenate(column) for column in zip(*batches)]
-    return nearest_neighbour_accuracy(*sets)
+    return sets
 
 
 def tidy(folder: pathlib.Path, *patterns: str) -> None:

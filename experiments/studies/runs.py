@@ -92,6 +92,29 @@ class Runs:
                 yield int(match[1]), path
 
 
+def write(results: Results, path: pathlib.Path) -> None:
+    """Writes all results as one JSON file, a line for each row and column."""
+    lines = [json.dumps([row, column, cells]) for (row, column), cells in results.items()]
+    with atomic_path(path) as partial:
+        pathlib.Path(partial).write_text("[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def read(path: pathlib.Path) -> Results:
+    """Returns the results of a file that `write` has written."""
+    return {(row, column): cells for row, column, cells in json.loads(path.read_text())}
+
+
+def unpack(results: Results, study: Runs) -> None:
+    """Stores results of the seeds 0, 1, ... in the folder of a study, where it has none."""
+    for (row, column), cells in results.items():
+        for seed, cell in enumerate(cells):
+            path = study.path(row, column, seed)
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_path(path) as partial:
+                    pathlib.Path(partial).write_text(json.dumps(cell))
+
+
 def train(
     experiment: Callable[[sessions.Session], Run],
     config: ConfigDict,

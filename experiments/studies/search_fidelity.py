@@ -11,7 +11,6 @@ repeated; `--layers`, `--trainings` and `--seeds` divide the work among processe
 from __future__ import annotations
 
 import functools
-import json
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,6 @@ from experiments.builders import study as builder
 from experiments.configs.search import evonorm_b_small
 from experiments.studies import runs
 from tf_evonorm import backbones
-from tf_evonorm.atomic import atomic_path
 from tf_evonorm.backbones.inverted_residual import Stage, inverted_residual_network
 from tf_evonorm.layers import named
 from tf_evonorm.search.space.graph import Graph
@@ -85,12 +83,12 @@ def main(arguments: Sequence[str]) -> None:
 
     study = runs.Runs(options.workdir, PATTERN)
     if options.record and options.record.exists():
-        unpack(read(options.record), study)
+        runs.unpack(runs.read(options.record), study)
     study.run(measure, options.layers, options.seeds, options.trainings)
     results = study.results(LAYERS, tuple(made))
     print(text(results))
     if options.record:
-        write(results, options.record)
+        runs.write(results, options.record)
     if options.figure:
         draw(results, options.figure)
 
@@ -210,29 +208,6 @@ def text(results: runs.Results) -> str:
         for layer, mean in true
     ]
     return proxies + "\n\n" + runs.markdown(["layer", *TRUTH, "mean"], lines)
-
-
-def write(results: runs.Results, path: pathlib.Path) -> None:
-    """Writes all results as one JSON file, a line for each layer and training."""
-    lines = [json.dumps([layer, training, cells]) for (layer, training), cells in results.items()]
-    with atomic_path(path) as partial:
-        pathlib.Path(partial).write_text("[\n" + ",\n".join(lines) + "\n]\n")
-
-
-def read(path: pathlib.Path) -> runs.Results:
-    """Returns the results of a file that `write` has written."""
-    return {(layer, training): cells for layer, training, cells in json.loads(path.read_text())}
-
-
-def unpack(results: runs.Results, study: runs.Runs) -> None:
-    """Stores results of the seeds 0, 1, ... in the folder of a study, where it has none."""
-    for (layer, training), cells in results.items():
-        for seed, cell in enumerate(cells):
-            path = study.path(layer, training, seed)
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with atomic_path(path) as partial:
-                    pathlib.Path(partial).write_text(json.dumps(cell))
 
 
 def draw(results: runs.Results, path: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from experiments import benchmark
+from experiments.studies import runs
 from experiments.studies import search_fidelity as fidelity
 from tf_evonorm.search.trial.anchors import small_anchors
 from tf_evonorm.search.trial.proxy_task import Images, Training
@@ -135,7 +136,7 @@ def test_each_training_runs_once_and_everything_is_recorded(tmp_path, monkeypatc
     assert "| three anchors, 300 steps | 3.0 | 1.00 | 1.00 |" in out and "| relu | " in out
     assert (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"
     study = fidelity.runs.Runs(tmp_path, fidelity.PATTERN)
-    assert fidelity.read(record) == study.results(fidelity.LAYERS, tuple(fidelity.settings()))
+    assert runs.read(record) == study.results(fidelity.LAYERS, tuple(fidelity.settings()))
     benchmark.main([*arguments, "--seeds", "0", "1", "--trainings", "deep"])
     assert len(calls) == 3 * 7 + 3
     arguments[1] = f"--workdir={tmp_path / 'elsewhere'}"  # where the record is all that there is
@@ -145,6 +146,6 @@ def test_each_training_runs_once_and_everything_is_recorded(tmp_path, monkeypatc
 
 def test_the_documented_figures_are_those_of_the_recorded_results():
     docs = pathlib.Path(__file__).resolve().parents[3] / "docs"
-    results = fidelity.read(docs / "fidelity.json")
+    results = runs.read(docs / "fidelity.json")
     for table in fidelity.text(results).split("\n\n"):
         assert table in (docs / "measurements.md").read_text()

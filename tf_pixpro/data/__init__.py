@@ -2,7 +2,8 @@
 tf.data."""
 
 from tf_pixpro.data.datasets import check_labels, labelled_dataset, pretrain_dataset, training_dataset
-from tf_pixpro.data.sources import Source, source, with_classes
+from tf_pixpro.data.interface import Source, with_classes
+from tf_pixpro.data.sources import source
 
 __all__ = [
     "Source",

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_evonorm.mistakes import Mistake
-from tf_pixpro.data.sources import Source, source
+from tf_pixpro.data.interface import Source
+from tf_pixpro.data.sources import source
 from tf_pixpro.views.augment import View, centre_view, recipe_views, two_views
 
 __all__ = ["Source", "labelled_dataset", "pretrain_dataset", "source", "training_dataset"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import os
 from collections.abc import Iterator, Sequence
-from typing import Optional
+from typing import Optional, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +18,9 @@ from PIL import Image
 
 from tf_evonorm.mistakes import Mistake
 
+SAMPLED = 1000
+"""How many files or records of a source are looked at before it is used."""
+Item = TypeVar("Item")
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif")
 """Endings of what TensorFlow decodes, but for rare kinds; content decides, not the ending."""
 PILLOW_ENDINGS = {
@@ -132,6 +135,6 @@ def _of_split(path, images, split):
     )
 
 
-def sample(names: Sequence[str], count: int) -> list[str]:
-    """Up to `count` of the names, evenly spread."""
-    return [names[i] for i in np.unique(np.linspace(0, len(names) - 1, min(len(names), count)).astype(int))]
+def sample(items: Sequence[Item], count: int) -> list[Item]:
+    """Up to `count` of the items, evenly spread."""
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(len(items), count)).astype(int))]

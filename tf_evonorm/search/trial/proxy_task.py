@@ -116,6 +116,7 @@ class Run:
         ]
         self.done = 0
         self.losses: list[float] = []
+        self._measured: tuple[int, float] = (-1, 0.0)  # step and accuracy of the last measurement
         self._rng = np.random.default_rng([seed, 1])
         self._order = np.zeros(0, int)
         self._optimizer = tf.keras.optimizers.SGD(training.rate, training.momentum, nesterov=True)
@@ -202,13 +203,19 @@ class Run:
         return True
 
     def accuracy(self) -> float:
-        """Returns the accuracy on the held-out images, in [0, 1]; logits that are not finite count as wrong."""
+        """Returns the accuracy on the held-out images, in [0, 1]; logits that are not finite count as wrong.
+
+        Until the next step of training it is not measured again.
+        """
+        if self._measured[0] == self.done:
+            return self._measured[1]
         size, images, right = self.training.held_out_batch, self.images, 0
         for start in range(0, len(images.held_out), size):
             logits = self._predict(tf.constant(images.held_out[start : start + size], tf.float32)).numpy()
             found = logits.argmax(-1) == images.held_out_labels[start : start + size]
             right += int((found & np.isfinite(logits).all(-1)).sum())
-        return right / len(images.held_out)
+        self._measured = self.done, right / len(images.held_out)
+        return self._measured[1]
 
     def _train_step(self, images: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:

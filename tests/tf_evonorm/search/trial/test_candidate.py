@@ -152,6 +152,17 @@ def test_a_test_takes_no_images_from_the_training(images):
         np.testing.assert_array_equal(one, two)
 
 
+def test_accuracy_is_measured_once_for_each_step(images, monkeypatch):
+    run, passes = Run(TINY, layer_from_graph(BASELINES["bn_relu"]), images, TRAINING), []
+    predict = run._predict
+    monkeypatch.setitem(run.__dict__, "_predict", lambda batch: passes.append(len(batch)) or predict(batch))
+    run.train(1)
+    assert run.accuracy() == run.accuracy() and sum(passes) == 130
+    run.train(2)
+    run.accuracy()
+    assert sum(passes) == 260
+
+
 def test_crops_larger_than_the_images_are_told(images):
     with pytest.raises(ValueError, match=r"crop must fit into the images. Received crop=24 for images of 16 pixels"):
         Candidate(images, (TINY,), dataclasses.replace(TRAINING, crop=24))

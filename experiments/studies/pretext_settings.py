@@ -84,7 +84,8 @@ def judge(options: argparse.Namespace, name: str, measure: str, seed: int) -> An
     folder, changes = options.workdir / f"{name}-{seed}", SETTINGS[name][1]
     init = ""
     if name != "scratch":
-        init = pretext_tasks.pretrained(folder / "pretrain", "pixpro", seed, options, changes)
+        length = {} if options.smoke else {"schedule.epochs": options.epochs}
+        init = pretext_tasks.pretrained(folder / "pretrain", "pixpro", seed, options, {**length, **changes})
     shared = {key: value for key, value in changes.items() if key == "norm_act"}
     if measure == "frozen":
         config = linear_r18_photos.get_config("smoke" if options.smoke else "")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import sys
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +20,7 @@ from tf_evonorm.mistakes import Mistake
 
 KINDS = ("one_device", "mirrored", "multi_worker_mirrored", "parameter_server", "tpu", "off")
 WAIT_MINUTES = 10
+CONNECT_SECONDS = 20
 
 
 def strategy_of(runtime: ConfigDict, tpu: str | None = None) -> tf.distribute.Strategy:
@@ -49,7 +52,7 @@ def strategy_of(runtime: ConfigDict, tpu: str | None = None) -> tf.distribute.St
     if kind == "tpu":
         return _tpu_strategy(runtime.get("tpu"))
     others = check_tf_config() if kind == "multi_worker_mirrored" else []
-    with _waiting(others):
+    with _waiting(", ".join(others), "TF_CONFIG", "all workers of TF_CONFIG must start"):
         return distribute_utils.get_distribution_strategy(
             kind,
             num_gpus=runtime.num_gpus,
@@ -84,16 +87,22 @@ def check_tf_config() -> list[str]:
 
 
 @contextlib.contextmanager
-def _waiting(others: list[str]) -> Iterator[None]:
-    """Says for whom a worker waits, and ends it where they do not come: TensorFlow itself would wait without a word."""
-    if not others:
+def _waiting(names: str, origin: str, rule: str) -> Iterator[None]:
+    """Says for whom a program waits, and ends it where they do not come: TensorFlow itself would wait without a word.
+
+    Args:
+      names: of those who must answer; nothing is done without any.
+      origin: where the names are from.
+      rule: what must be, for the message that ends the program.
+    """
+    if not names:
         yield
         return
-    names = ", ".join(others)
-    print(f"Waiting for {names} (TF_CONFIG), at most {WAIT_MINUTES} minutes", file=sys.stderr, flush=True)
+    print(f"Waiting for {names} ({origin}), at most {WAIT_MINUTES} minutes", file=sys.stderr, flush=True)
 
     def give_up() -> None:
-        print(f"all workers of TF_CONFIG must start. Received no answer of {names}.", file=sys.stderr, flush=True)
+        waited = f"Received no answer of {names} in {WAIT_MINUTES} minutes."
+        print(f"{rule}. {waited}", file=sys.stderr, flush=True)
         os._exit(1)
 
     timer = threading.Timer(60 * WAIT_MINUTES, give_up)
@@ -110,10 +119,27 @@ def _tpu_strategy(address: str | None) -> tf.distribute.Strategy:
         raise Mistake(
             "distribution_strategy=tpu needs a TPU. Received none. Pass --tpu=NAME, or --tpu=local on its host."
         )
+    _reach(address)
+    remote = "" if address == "local" else address
     try:
-        return distribute_utils.get_distribution_strategy("tpu", tpu_address=address)
+        with _waiting(remote, "--tpu", "--tpu must be a TPU that is up"):
+            return distribute_utils.get_distribution_strategy("tpu", tpu_address=address)
     except (ValueError, OSError, RuntimeError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:300]
         raise Mistake(
             f"--tpu must be the name or address of a TPU, or local. Received {address!r}: {reason}"
+        ) from error
+
+
+def _reach(address):
+    """Raises Mistake where nothing listens at a grpc:// address; TensorFlow would wait there for half an hour."""
+    place = urllib.parse.urlsplit(address)
+    if place.scheme != "grpc":
+        return
+    try:
+        socket.create_connection((place.hostname or "", place.port or 8470), CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise Mistake(
+            f"--tpu must be the address of a TPU that is up. Received {address!r}, where nothing answered within "
+            f"{CONNECT_SECONDS} seconds: {error}. Start the TPU, or correct the address: grpc://HOST:8470."
         ) from error

@@ -152,8 +152,9 @@ def translated(described: dict[str, Any]) -> dict[str, Any]:
     `backbone` was `encoder`; `norm_act.name` was `layer`, or absent; `optimizer.name` of classification was `type`.
     """
     described = dict(described)
-    if "encoder" in described and "backbone" not in described:
-        described["backbone"] = {"name": "resnet", **described.pop("encoder")}
+    if "encoder" in described:
+        encoder = described.pop("encoder")
+        described.setdefault("backbone", {"name": "resnet", **encoder})
     if isinstance(described.get("norm_act"), dict):
         settings = dict(described["norm_act"])
         described["norm_act"] = {"name": settings.pop("layer", "bn_relu"), **settings}

@@ -1,6 +1,8 @@
 """One dialect in configs: any backbone and any layer by name in every program, and configs recorded before it was
 one."""
 
+import runpy
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -46,3 +48,13 @@ def test_config_files_of_before_are_read(tmp_path):
     with session.start_session(ConfigDict(config), str(tmp_path)) as started:
         assert started.config.backbone.name == "resnet" and started.config.norm_act.name == "bn_relu"
         assert pretext.pretext_encoder(started.config).output_shape["5"][-1] == 64
+
+
+def test_config_files_of_before_change_our_configs(tmp_path):
+    lines = ["from experiments.configs import pixpro_r18_photos", "def get_config(variant=''):"]
+    lines += ["  c = pixpro_r18_photos.get_config('smoke')", "  c.encoder.update(width=0.25)", "  return c"]
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    config = runpy.run_path(str(tmp_path / "mine.py"))["get_config"]()
+    with session.start_session(config, str(tmp_path / "run")) as started:
+        assert started.config.backbone.width == 0.25 and "encoder" not in started.config
+        assert pretext.pretext_encoder(started.config).output_shape["5"][-1] == 128

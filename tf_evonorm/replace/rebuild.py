@@ -18,6 +18,7 @@ from tf_evonorm.replace import kinds
 from tf_evonorm.replace.graph import is_graph, nested_graph
 from tf_evonorm.replace.positions import Plan, channels_first
 from tf_evonorm.replace.stand_ins import PassThrough, SharedActivation
+from tf_evonorm.replace.weight_files import guard
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ def replace_norm_act(
     as in x * sigmoid(x). A normalization that stands alone, as at the end of a residual branch, becomes
     `norm_act(apply_act=False)`, which for EvoNorm is the affine form. All other layers keep their names, settings and
     weights, and shared layers stay shared. Where an activation was, a layer of its name passes its input through, so
-    `get_layer(name).output` still finds the activated tensor. Compile the result anew. What was replaced and absorbed
+    `get_layer(name).output` still finds the activated tensor. Compile the result anew. Its `load_weights` refuses `.h5`
+    files of the model from before, in which a moving mean would become v. What was replaced and absorbed
     is logged; `norm_act_places` lists it.
 
     New layers have the name of the normalization, its dtype policy, and its initializers, regularizers and
@@ -80,6 +82,7 @@ def replace_norm_act(
             f"{len(plan.places)} normalizations, none of them before an activation. Put `norm_act` in by hand."
         )
     new = _Copy(plan, norm_act).model(model, "")
+    guard(new)
     absorbed = ", ".join(f"{count} {name}" for name, count in collections.Counter(plan.functions).items())
     message = "%s: replaced %d normalizations with their activations (absorbed: %s) and %d that stood alone"
     log.info(message, model.name, active, absorbed or "none", len(plan.places) - active)

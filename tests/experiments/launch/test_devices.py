@@ -1,6 +1,8 @@
 """Devices that are not there, and clusters that are described wrongly, are mistakes in one line."""
 
 import json
+import socket
+import threading
 
 import pytest
 from ml_collections import ConfigDict
@@ -58,3 +60,26 @@ def test_a_worker_says_for_whom_it_waits(monkeypatch, capsys):
     monkeypatch.setattr(devices.distribute_utils, "get_distribution_strategy", lambda *_, **__: "strategy")
     assert devices.strategy_of(runtime(distribution_strategy="multi_worker_mirrored")) == "strategy"
     assert capsys.readouterr().err == "Waiting for a:1 (TF_CONFIG), at most 10 minutes\n"
+
+
+def test_a_tpu_that_does_not_answer_is_told_at_once(monkeypatch):
+    with socket.socket() as nobody:  # bound, so that no other process has the port, and deaf
+        nobody.bind(("localhost", 0))
+        address = f"grpc://localhost:{nobody.getsockname()[1]}"
+        monkeypatch.setattr(devices, "CONNECT_SECONDS", 2)
+        with pytest.raises(Mistake, match=rf"--tpu .* Received '{address}', where nothing answered within 2 seconds"):
+            devices.strategy_of(runtime(), address)
+
+
+def test_waiting_for_a_tpu_is_bounded_and_said(monkeypatch, capsys):
+    """One that answers the connection and then says nothing."""
+    ended = threading.Event()
+    monkeypatch.setattr(devices.os, "_exit", lambda status: ended.set())
+    monkeypatch.setattr(devices, "WAIT_MINUTES", 0.001)
+    monkeypatch.setattr(devices.distribute_utils, "get_distribution_strategy", lambda *_, **__: ended.wait(30))
+    with socket.create_server(("localhost", 0)) as silent:
+        address = f"grpc://localhost:{silent.getsockname()[1]}"
+        assert devices.strategy_of(runtime(), address)
+    told = capsys.readouterr().err
+    assert f"Waiting for {address} (--tpu), at most 0.001 minutes" in told
+    assert f"--tpu must be a TPU that is up. Received no answer of {address} in 0.001 minutes." in told

@@ -34,7 +34,7 @@ def class_mask(mask_bytes: bytes, codes: MaskCodes | None, where: str) -> np.nda
     image = Image.open(io.BytesIO(mask_bytes))
     if codes is not None and codes.colours is not None:
         return _by_colour(image, codes.colours, where)
-    values = _values(image, mask_bytes, where)
+    values = class_values(mask_bytes, where)
     if codes is None:
         codes = MaskCodes(UNLABELLED)
     table = dict(codes.table) if codes.table is not None else {value: value for value in range(codes.classes)}
@@ -82,8 +82,18 @@ def colour_table(path: str) -> tuple[list[str], tuple]:
     return names, tuple(colours.items())
 
 
-def _values(image, mask_bytes, where):
-    """[height, width] of the stored numbers."""
+def class_values(mask_bytes: bytes, where: str) -> np.ndarray:
+    """The numbers [height, width] int64 that a mask of numbers stores.
+
+    Raises:
+      Mistake: if it holds colours or anything else, or is a JPEG, which changes numbers.
+    """
+    image = Image.open(io.BytesIO(mask_bytes))
+    if image.format in ("JPEG", "MPO"):
+        raise Mistake(
+            f"a mask must be stored without loss. Received {where}, a JPEG, in which class numbers run into each "
+            "other. Take the original masks, or round their values to the classes and save them as PNG."
+        )
     if image.mode in ("1", "P", "I", "I;16", "I;16B", "I;16L", "I;16N"):
         return np.asarray(image).astype(np.int64)
     if image.mode == "L":

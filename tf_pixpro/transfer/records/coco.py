@@ -154,6 +154,11 @@ def _categories(listed, used, names, annotations, problems):
         if key is None or not name or named.get(key, name) != name:
             raise Mistake(f"a category needs its own id and a name. Received {entry!r:.200} in {annotations!r}.")
         named[key] = name
+    equal = [name for name, count in collections.Counter(named.values()).items() if count > 1]
+    if equal and not names:
+        problems.note(
+            f"{annotations}: several categories are named {', '.join(equal)}; --names=... makes each one class."
+        )
     _leave_root(named, listed, used, annotations, problems)
     if names:
         strange = sorted(name for key, name in named.items() if name not in names and key in used)
@@ -237,6 +242,8 @@ def _object(entry, sizes, labels, where, problems):
 def _box(entry, outline):
     """[x, y, width, height] as annotated, or around the outline where it is missing."""
     given = entry.get("bbox")
+    if isinstance(given, str):
+        given = json.loads(given or "null")
     if not given and outline is not None:
         if isinstance(outline, dict):
             return [float(side) for side in run_lengths.toBbox(_compressed(outline))]

@@ -135,10 +135,13 @@ def _object_features(objects, size, problems):
     for one in objects:
         if one.segmentation is not None:
             try:
-                masks.append(tfrecord_lib.encode_mask_as_png(outline_mask(one.segmentation, size)))
+                mask = outline_mask(one.segmentation, size)
+                masks.append(tfrecord_lib.encode_mask_as_png(mask))
             except (ValueError, TypeError, OverflowError) as error:
                 problems.add("bad mask", one.where, f"run lengths must fill the image: {error}. Left out.")
                 continue
+            if not mask.any():
+                problems.add("empty mask", one.where, "an outline must cover a pixel of its image. Kept as it is.")
         kept.append(one)
     x1, y1, x2, y2 = np.array([one.box for one in kept], np.float64).reshape(-1, 4).T
     floats = {"bbox/xmin": x1 / width, "bbox/xmax": x2 / width, "bbox/ymin": y1 / height, "bbox/ymax": y2 / height}

@@ -7,6 +7,7 @@ import ntpath
 import os
 import posixpath
 import re
+import unicodedata
 import urllib.parse
 from collections.abc import Sequence
 from typing import Optional
@@ -39,8 +40,9 @@ class ImageFolder:
         The name counts as it is first. Then backslashes are separators, a URL or a path of another machine (absolute,
         or one that begins with '..') is shortened from its beginning until a file is found, and of another relative
         path only the beginning that repeats the end of the folder's own path is dropped. The case of the last part may
-        differ where that is unambiguous. Last, the eight hexadecimal digits that Label Studio puts before the names of
-        uploaded images are dropped with the folder, for one image of a name.
+        differ where that is unambiguous, and accents may be stored apart from their letters, as macOS does; %20 may
+        stand for a space. Last, the eight hexadecimal digits that Label Studio puts before the names of uploaded images
+        are dropped with the folder, for one image of a name.
         """
         for candidate in self._candidates(name):
             path = self._existing(candidate)
@@ -55,25 +57,22 @@ class ImageFolder:
         """The image of that name with any ending, or None."""
         folder, stem = os.path.split(stem)
         listing = self.listing(folder)
-        for case in (stem, stem.lower()):
+        for exact in (True, False):
             for ending in ENDINGS:
-                found = [
-                    name
-                    for name in listing.get((stem + ending).lower(), ())
-                    if case != stem or os.path.splitext(name)[0] == stem
-                ]
+                alike = listing.get(folded(stem + ending), ())
+                found = [name for name in alike if not exact or os.path.splitext(name)[0] == stem]
                 if found:
                     return os.path.join(self.path, folder, found[0])
         return None
 
     def listing(self, below: str = "") -> dict:
-        """Lower-case name -> names of the files in a folder below this one; empty if there is none."""
+        """Folded name (see `folded`) -> names of the files in a folder below this one; empty if there is none."""
         if below not in self._listings:
             folder = os.path.join(self.path, below) if below else self.path
             names: dict[str, list[str]] = {}
             if tf.io.gfile.isdir(folder or "."):
                 for name in sorted(tf.io.gfile.listdir(folder or ".")):
-                    names.setdefault(name.rstrip("/").lower(), []).append(name.rstrip("/"))
+                    names.setdefault(folded(name.rstrip("/")), []).append(name.rstrip("/"))
             self._listings[below] = names
         return self._listings[below]
 
@@ -92,11 +91,12 @@ class ImageFolder:
         return sorted(found)
 
     def _existing(self, name):
-        path = os.path.join(self.path, name)
-        if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
-            return path
+        for spelling in dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))):
+            path = os.path.join(self.path, spelling)
+            if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+                return path
         folder, last = os.path.split(name)
-        alike = [] if os.path.isabs(name) else self.listing(folder).get(last.lower(), [])
+        alike = [] if os.path.isabs(name) else self.listing(folder).get(folded(last), [])
         return os.path.join(self.path, folder, alike[0]) if len(alike) == 1 else None
 
     def _candidates(self, name):
@@ -119,6 +119,13 @@ class ImageFolder:
         for start in range(len(pieces)):
             if foreign or start == 0 or own[-start:] == pieces[:start]:
                 yield os.path.join(*pieces[start:])
+        if "%" in name and urllib.parse.unquote(name) != name:
+            yield from self._candidates(urllib.parse.unquote(name))
+
+
+def folded(name: str) -> str:
+    """A name in lower case with composed accents, in which names of one file on several systems agree."""
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def image_size(path: str, exif: bool = True) -> tuple[int, int]:
@@ -183,7 +190,7 @@ def first_folder(root: str, names: Sequence[str]) -> Optional[str]:
     """The first of some folders that exists below a root, whatever the case of its letters."""
     listing = ImageFolder(root).listing()
     for name in names:
-        for actual in listing.get(name.lower(), ()):
+        for actual in listing.get(folded(name), ()):
             path = os.path.join(root, actual)
             if tf.io.gfile.isdir(path):
                 return path

@@ -7,12 +7,13 @@ import re
 from collections.abc import Sequence
 from typing import Optional
 
+import numpy as np
 import tensorflow as tf
 
 from tf_evonorm.mistakes import Mistake
 from tf_pixpro.transfer.records.annotations import UNLABELLED, AnnotatedImage, Category, MaskCodes, Problems
-from tf_pixpro.transfer.records.class_masks import colour_table
-from tf_pixpro.transfer.records.image_files import ImageFolder, first_folder, read_text
+from tf_pixpro.transfer.records.class_masks import class_values, colour_table
+from tf_pixpro.transfer.records.image_files import ImageFolder, first_folder, folded, read, read_text
 
 # Scored classes in the order of the train ids, with their numbers in the files of label ids. Other label ids have none.
 _CITYSCAPES = {
@@ -159,7 +160,28 @@ def masks(
             problems.add("missing mask", path, f"an image needs a mask of its name in {answers.path}. Left out.")
             continue
         found.append(AnnotatedImage(path, position, classes=mask, codes=codes, where=path, file_name=name))
+    if len(named) == 2 and codes.colours is None and codes.table is None:
+        _refuse_black_and_white(found, named)
     return found, [Category(label, name) for label, name in enumerate(named)]
+
+
+def _refuse_black_and_white(images, names):
+    """Refuses masks of two classes that are all 0 and 255: there white is a class, and would be read as none."""
+    white = None
+    for image in images:
+        try:
+            values = class_values(read(image.classes), image.classes)
+        except Exception:  # the writer reports it
+            continue
+        if not set(np.unique(values).tolist()) <= {0, UNLABELLED}:
+            return
+        white = white or (image.classes if (values == UNLABELLED).any() else None)
+    if white:
+        raise Mistake(
+            f"masks of two classes hold 0, 1 and, for no class, 255. Received 0 and 255 alone, as in {white}. If white "
+            f"is {names[1]!r}, pass --colours=FILE with the lines '0 0 0 {names[0]}' and '255 255 255 {names[1]}' "
+            "instead of --names; if it is no class, add '1 1 1 NAME' and '255 255 255 void'."
+        )
 
 
 def _pair(root, split, problems):
@@ -204,7 +226,7 @@ def _mask_of(folder, name, beside=False):
     listing = folder.listing(below)
     for suffix in _MASK_SUFFIXES[beside:]:  # beside the image, the name alone is the image
         for ending in _MASK_ENDINGS:
-            for found in listing.get(f"{stem}{suffix}{ending}".lower(), ()):
+            for found in listing.get(folded(f"{stem}{suffix}{ending}"), ()):
                 return os.path.join(folder.path, below, found)
     return None
 

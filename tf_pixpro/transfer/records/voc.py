@@ -20,7 +20,7 @@ from tf_pixpro.transfer.records.annotations import (
     number,
     truth,
 )
-from tf_pixpro.transfer.records.image_files import ImageFolder, first_folder, image_size, read, read_text
+from tf_pixpro.transfer.records.image_files import ImageFolder, first_folder, folded, image_size, read, read_text
 
 VOC = tuple(
     [
@@ -145,7 +145,7 @@ class _Folders:
     def xml(self, entry):
         """Path of the XML file of an entry of the list."""
         for name in _names(entry):
-            found = self._xml.listing(os.path.dirname(name)).get(f"{os.path.basename(name)}.xml".lower(), ())
+            found = self._xml.listing(os.path.dirname(name)).get(folded(f"{os.path.basename(name)}.xml"), ())
             exact = [file for file in found if os.path.splitext(file)[0] == os.path.basename(name)] or found
             if exact:
                 return os.path.join(self.annotations, os.path.dirname(name), exact[0])
@@ -258,11 +258,35 @@ def _object(element, path, size, labels, zero_based_boxes, problems):
 
 
 def _parsed(path: str) -> ElementTree.Element:
-    """The root element; every element knows its line."""
+    """The root element; every element knows its line, and has its name in lower case without a namespace.
+
+    Raises:
+      expat.ExpatError, ValueError, LookupError: if the file is no VOC XML.
+      tf.errors.OpError: if it cannot be read.
+    """
+    content = read(path)
+    try:
+        root = _elements(content)
+    except (expat.ExpatError, ValueError):  # an encoding that the parser lacks, or that the file does not say
+        declared = re.match(rb"""\s*<\?xml[^>]*encoding=["']([\w.-]+)["']""", content)
+        unicode_mark = content.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf"))
+        text = read_text(path) if unicode_mark or not declared else content.decode(declared[1].decode("ascii"))
+        root = _elements(re.sub(r"^\s*<\?xml.*?\?>", "", text, flags=re.DOTALL).encode("utf-8"))
+    if root.tag != "annotation":
+        raise ValueError(f"its first element must be <annotation>, and is <{root.tag}>")
+    return root
+
+
+def _plain(tag):
+    return tag.rpartition(":")[2].lower()
+
+
+def _elements(content):
     builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
     parser.StartElementHandler = lambda tag, attributes: builder.start(
-        tag, {**attributes, "line": str(parser.CurrentLineNumber)}
+        _plain(tag), {**attributes, "line": str(parser.CurrentLineNumber)}
     )
-    parser.EndElementHandler, parser.CharacterDataHandler = builder.end, builder.data
-    parser.Parse(read(path), True)
+    parser.EndElementHandler = lambda tag: builder.end(_plain(tag))
+    parser.CharacterDataHandler = builder.data
+    parser.Parse(content, True)
     return builder.close()

@@ -109,3 +109,10 @@ def test_tables_that_are_none(tmp_path, text):
     (tmp_path / "colours.txt").write_text(text)
     with pytest.raises(Mistake, match="colour table"):
         colour_table(str(tmp_path / "colours.txt"))
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 255)])
+def test_jpeg_masks_are_refused(values):
+    mask = np.kron(np.array([values, values[::-1]], np.uint8), np.ones((5, 5), np.uint8))
+    with pytest.raises(Mistake, match=r"without loss\. Received a\.jpg, a JPEG"):
+        class_mask(stored(Image.fromarray(mask), "JPEG"), MaskCodes(2), "a.jpg")

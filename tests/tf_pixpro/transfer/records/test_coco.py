@@ -87,6 +87,7 @@ VARIANTS = {
     "box null": each("annotations", bbox=None),
     "box empty": each("annotations", bbox=[]),
     "box as text": each("annotations", bbox=["2", "1.0", "4", "3"]),
+    "box as one text": each("annotations", bbox="[2, 1, 4, 3]"),
     "crowd as text": each("annotations", iscrowd="0"),
     "crowd as bool": each("annotations", iscrowd=False),
     "crowd null": each("annotations", iscrowd=None),
@@ -218,6 +219,24 @@ def test_names_give_the_numbers(tmp_path):
     assert [one["groundtruth_classes"].numpy().tolist() for one in decoded] == [[3], [1]]
     with pytest.raises(Mistake, match="without dog"):
         converted(tmp_path, plain(), names=["cat"])
+
+
+def test_categories_of_one_name_are_reported(tmp_path):
+    whole = plain()
+    whole["categories"][1]["name"] = "cat"
+    summary, _ = converted(tmp_path, whole)
+    assert summary["categories"] == {1: "cat", 2: "cat"} and "several categories are named cat" in summary["notes"][0]
+    summary, decoded = converted(tmp_path, whole, names=["cat"])
+    assert [one["groundtruth_classes"].numpy().tolist() for one in decoded] == [[1], [1]] and not summary["notes"]
+
+
+@pytest.mark.parametrize("outline", [[3, 3, 3, 3, 3, 3], [20, 20, 30, 20, 30, 30]])
+def test_an_outline_without_a_pixel_is_reported(tmp_path, outline):
+    whole = plain()
+    whole["annotations"][0]["segmentation"] = [outline]
+    summary, _ = converted(tmp_path, whole)
+    assert summary["problems"] == {"empty mask": 1} and "annotation 11" in summary["lines"][0]
+    assert (summary["images"], summary["objects"]) == (2, 2)
 
 
 def test_a_prefix_that_is_not_the_folders_own_is_another_file(tmp_path):

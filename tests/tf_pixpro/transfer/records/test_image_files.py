@@ -1,5 +1,7 @@
 """Files found by the names that annotations have for them."""
 
+import unicodedata
+
 import pytest
 
 from tf_pixpro.transfer.records import ImageFolder
@@ -29,3 +31,36 @@ def test_a_file_that_really_has_such_a_name_is_taken(tmp_path):
 def test_other_beginnings_belong_to_the_name(tmp_path, name):
     (tmp_path / "photo.jpg").write_bytes(b"")
     assert ImageFolder(str(tmp_path)).find(name) is None
+
+
+@pytest.mark.parametrize("stored, named", [("NFD", "NFC"), ("NFC", "NFD")])
+@pytest.mark.parametrize(
+    "name", ["caf\N{LATIN SMALL LETTER E WITH ACUTE}.jpg", "\N{LATIN SMALL LETTER E WITH ACUTE}/a.jpg"]
+)
+def test_accents_composed_or_apart_name_one_file(tmp_path, stored, named, name):
+    path = tmp_path / unicodedata.normalize(stored, name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    files = ImageFolder(str(tmp_path))
+    assert files.find(unicodedata.normalize(named, name)) == str(path)
+    if "/" not in name:
+        assert files.by_stem(unicodedata.normalize(named, name[:-4])) == str(path)
+        assert files.find(unicodedata.normalize(named, name).upper()) == str(path)
+
+
+def test_the_stem_in_another_case_is_the_last_choice(tmp_path):
+    (tmp_path / "A.JPG").write_bytes(b"")
+    assert ImageFolder(str(tmp_path)).by_stem("a") == str(tmp_path / "A.JPG")
+    (tmp_path / "a.png").write_bytes(b"")
+    assert ImageFolder(str(tmp_path)).by_stem("a") == str(tmp_path / "a.png")
+
+
+def test_names_written_as_in_urls(tmp_path):
+    for name in ("my photo.jpg", "100%.jpg", "a%20b.jpg", "a b.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    files = ImageFolder(str(tmp_path))
+    assert files.find("images/my%20photo.jpg") is None and files.find("my%20photo.jpg") == str(
+        tmp_path / "my photo.jpg"
+    )
+    assert files.find("100%.jpg") == str(tmp_path / "100%.jpg")
+    assert files.find("a%20b.jpg") == str(tmp_path / "a%20b.jpg")

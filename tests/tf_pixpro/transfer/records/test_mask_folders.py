@@ -136,3 +136,22 @@ def test_what_is_not_there(tmp_path):
         records.masks(str(tmp_path), "train", records.Problems())
     with pytest.raises(Mistake, match="leftImg8bit/train"):
         records.camvid(str(tmp_path), "train", records.Problems())
+
+
+@pytest.mark.parametrize("values, fine", [((0, 255), False), ((255,), False), ((0,), True), ((0, 1, 255), True)])
+def test_white_of_masks_of_two_classes_is_not_lost(tmp_path, values, fine):
+    for name in ("a", "b"):
+        photo(tmp_path / "images" / f"{name}.png")
+        save(tmp_path / "masks" / f"{name}.png", np.resize(np.array([values], np.uint8), (1, 34)))
+    problems = records.Problems(strict=True)
+    if fine:
+        assert len(records.masks(str(tmp_path), "train", problems, ["soil", "weed"])[0]) == 2
+        return
+    with pytest.raises(Mistake, match=r"Received 0 and 255 alone, as in .*a\.png.*'255 255 255 weed'"):
+        records.masks(str(tmp_path), "train", problems, ["soil", "weed"])
+    colours = tmp_path / "colours.txt"
+    colours.write_text("0 0 0 soil\n255 255 255 weed\n")
+    images, categories = records.masks(str(tmp_path), "train", problems, colours=str(colours))
+    first, _ = written(tmp_path, images, categories, problems)
+    np.testing.assert_array_equal(first, np.resize(np.array([values]) // 255, (1, 34)))
+    assert records.masks(str(tmp_path), "train", problems, ["soil", "crop", "weed"])[0]  # of three, void is as before

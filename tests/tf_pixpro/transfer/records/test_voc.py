@@ -1,5 +1,7 @@
 """Pascal VOC's XML in every layout and spelling: boxes against a plain reading of the XML file."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +13,9 @@ XML = """<annotation><folder>x</folder><filename>{filename}</filename>{size}
 <object><name>{name}</name><difficult>{difficult}</difficult><bndbox>
 <xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object></annotation>"""
 SIZE = "<size><width>8</width><height>6</height><depth>3</depth></size>"
+
+
+ANIMAL = {"filename": "a.jpg", "size": SIZE, "difficult": 0, "box": (3, 2, 6, 4)}
 
 
 def xml(path, **changes):
@@ -184,3 +189,49 @@ def test_a_missing_image_ends_with_its_path(tmp_path):
     with pytest.raises(Mistake, match=r"there is no .*JPEGImages|there is no .*a\.jpg"):
         records.write_records(images, [], str(tmp_path / "out"), "some", problems, progress=False)
     assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize(
+    "declaration, encoding",
+    [
+        ('<?xml version="1.0" encoding="gb2312"?>', "gb2312"),
+        ("<?xml version='1.0' encoding='GBK'?>\n", "gbk"),
+        ('<?xml version="1.0" encoding="utf-16"?>', "utf-16"),
+        ('<?xml version="1.0" encoding="utf-8"?>', "utf-16"),  # written anew by an editor
+        ('<?xml version="1.0" encoding="gb2312"?>', "utf-8-sig"),
+        ("", "utf-8"),
+    ],
+)
+def test_xml_in_the_encodings_of_its_writers(tmp_path, declaration, encoding):
+    (tmp_path / "a.xml").write_bytes((declaration + XML.format(**ANIMAL, name="\u732b")).encode(encoding))
+    photo(tmp_path / "a.jpg")
+    problems = records.Problems(strict=True)
+    (found,), _ = records.voc(str(tmp_path), "train", problems, names=["dog", "\u732b"])
+    assert [one.label for one in found.objects] == [2] and found.objects[0].box == (2, 1, 6, 4)
+
+
+def test_latin_1_without_a_word_about_it(tmp_path):
+    (tmp_path / "a.xml").write_bytes(XML.format(**ANIMAL, name="\xf1u").encode("latin-1"))
+    photo(tmp_path / "a.jpg")
+    (found,), _ = records.voc(str(tmp_path), "train", records.Problems(strict=True), names=["\xf1u"])
+    assert len(found.objects) == 1
+
+
+@pytest.mark.parametrize("prefix, attribute", [("", ' xmlns="http://a/b"'), ("v:", ' xmlns:v="http://a/b"')])
+def test_namespaces_and_capitals_hide_no_object(tmp_path, prefix, attribute):
+    text = re.sub("<(/?)", rf"<\1{prefix}", XML.format(**ANIMAL, name="cat"))
+    text = text.replace("annotation>", f"annotation{attribute}>", 1)
+    for case in (str, lambda text: re.sub(r"<[^ >]+", lambda tag: tag[0].upper(), text)):
+        (tmp_path / "a.xml").write_text(case(text))
+        photo(tmp_path / "a.jpg")
+        (found,), _ = read(tmp_path)
+        assert [one.box for one in found.objects] == [(2, 1, 6, 4)]
+
+
+def test_other_xml_is_no_image_without_objects(tmp_path):
+    native = '<annotations><image name="a.jpg" width="8" height="6"><box label="cat" xtl="1"/></image></annotations>'
+    (tmp_path / "a.xml").write_text(native)  # CVAT's own format
+    photo(tmp_path / "a.jpg")
+    images, problems = read(tmp_path)
+    assert not images and problems.counts == {"bad annotation": 1}
+    assert "must be <annotation>, and is <annotations>" in problems.lines[0]

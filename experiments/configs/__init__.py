@@ -5,6 +5,8 @@ import functools
 import importlib
 import pathlib
 import types
+from collections.abc import Callable
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -19,7 +21,7 @@ def __getattr__(name: str) -> types.ModuleType:
     return old
 
 
-def _with_encoder(get_config, *arguments, **options):
+def _with_encoder(get_config: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """A config whose section `backbone` has its name of version 0.1 as well; a session drops that name."""
     config = get_config(*arguments, **options)
     if isinstance(config, ConfigDict) and "backbone" in config and "encoder" not in config:

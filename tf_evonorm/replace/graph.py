@@ -41,6 +41,7 @@ class Graph:
     def __init__(self, model: tf.keras.Model, path: str = ""):
         _refuse_own_model(model, path)
         self.path = path
+        self.uses: list[tuple[Graph, str]] = []  # where other models read this one: their graph, its layer's name there
         self.layers = {layer.name: layer for layer in getattr(model, "operations", model.layers)}
         self.readers: dict[str, list] = {name: [] for name in self.layers}
         self.sources: dict[str, list] = {name: [] for name in self.layers}
@@ -139,8 +140,7 @@ class Graph:
         """
         graph = graph or self
         if reader is None:
-            if after:
-                outer, name = after[-1]
+            for outer, name in after[-1:] or graph.uses:
                 for following in dict.fromkeys(outer.readers[name]):
                     self._refuse_activation_behind(norm, following, between, outer, after[:-1])
             return
@@ -162,6 +162,11 @@ class Graph:
 
     def _not_at_once(self, norm, reader, between, graph):
         name = self.path + norm
+        if graph is not self and self.path.startswith(graph.path):
+            return (
+                f"a normalization and its activation must lie in one model. Received {name}, whose model is followed "
+                f"by {', then by '.join([*between, reader])}. Put them into one model, or pass keep=({name!r},)."
+            )
         if graph is not self:
             return (
                 f"a normalization and its activation must lie in one model. Received {name}, read by the model "
@@ -193,6 +198,8 @@ def _refuse_own_model(model, path):
             f"({type(model).__name__}). Build it as tf.keras.Model(inputs, outputs)."
         )
     if isinstance(model, tf.keras.Sequential):
+        if model.layers and not getattr(model, "inputs", None):
+            raise without_inputs(model, path)
         return
     functional = next(entry for entry in type(model).__mro__ if entry.__name__ == "Functional")
     constructor, usual = (inspect.getfullargspec(entry.__init__) for entry in (type(model), functional))
@@ -208,6 +215,14 @@ def _refuse_own_model(model, path):
             f"Received {path}{model.name} ({type(model).__name__}), which defines {', '.join(changed)}. "
             "Pass tf.keras.Model(model.inputs, model.outputs)."
         )
+
+
+def without_inputs(model: tf.keras.Model, path: str) -> ValueError:
+    """The error for a `Sequential` that has not been told the shape of its input."""
+    return ValueError(
+        f"a model must know its inputs. Received {path}{model.name}, a Sequential without one. "
+        "Start it with tf.keras.Input(shape)."
+    )
 
 
 def _is_call(layer):

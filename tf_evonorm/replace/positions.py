@@ -67,6 +67,7 @@ class Plan:
             if nested is not None:
                 inner = "" if nested is layer else f"{nested.name}/"
                 self._read(nested, f"{path}{layer.name}/{inner}")
+                self._graphs[id(nested)].uses.append((graph, layer.name))
             elif isinstance(layer, NormAct) or kinds.is_normalization(layer):
                 self._names.setdefault(id(layer), []).extend((path + layer.name, layer.name))
             else:

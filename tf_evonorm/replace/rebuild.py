@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tf_evonorm.layers.norm_act import NormAct
 from tf_evonorm.replace import kinds
-from tf_evonorm.replace.graph import is_graph, nested_graph
+from tf_evonorm.replace.graph import is_graph, nested_graph, without_inputs
 from tf_evonorm.replace.positions import Plan, channels_first
 from tf_evonorm.replace.stand_ins import PassThrough, SharedActivation
 from tf_evonorm.replace.weight_files import guard
@@ -110,10 +110,7 @@ class _Copy:
             self._explain(model, path, error)
             raise
         if model.built and not new.built:
-            raise ValueError(
-                f"a model must know its inputs. Received {path}{model.name}, a Sequential without one. "
-                "Start it with tf.keras.Input(shape)."
-            )
+            raise without_inputs(model, path)
         for layer in getattr(model, "operations", model.layers):
             copy = self.copies.get(id(layer))
             if type(copy) is type(layer) and not is_graph(layer) and id(layer) not in self.plan.places:

@@ -209,6 +209,29 @@ def test_inputs_beyond_half_precision_are_finite(name):
             assert np.isfinite(y).all() and np.isfinite(tape.gradient(y, x, tf.ones_like(y))).all()
 
 
+@pytest.mark.parametrize("apply_act", [True, False])
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_fits_half_precision_is_the_value_of_float32(name, apply_act):
+    """Inputs of 1e5, in training and in inference, fresh and with statistics of such inputs."""
+    half, full = (LAYERS[name](dtype=dtype, apply_act=apply_act) for dtype in ("mixed_float16", "float32"))
+    x = tf.constant(1e5 * X)
+    for layer in (half, full):
+        layer.build(x.shape)
+    for fresh in (True, False):
+        for training in (True, False):
+            want = full(x, training=training).numpy()
+            got = half(x, training=training).numpy()
+            fits = np.abs(want) < 65504
+            assert got.dtype == np.float16 and (fits.any() or name == "graph")
+            np.testing.assert_allclose(got[fits], want[fits], rtol=2e-3, atol=1e-2)
+        if not fresh:
+            continue
+        for layer in (half, full):
+            for weight in layer.non_trainable_weights:
+                weight.assign(tf.fill(weight.shape, 1e5 if "mean" in weight.name or "std" in weight.name else 1e10))
+    assert fits.all() or not apply_act or name == "graph"  # which adds the mean
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_weight_decay_is_excluded_inside_a_loss_scale(wrapped):
     model = tf.keras.Sequential([tf.keras.Input((4, 4, 8)), tf_evonorm.EvoNormS0(groups=4)])

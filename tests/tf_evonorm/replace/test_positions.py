@@ -179,6 +179,12 @@ def activation_in_a_nested_model(x):
     return tf.keras.Sequential([layers.ReLU(name="act")], name="nested")(norm(x))
 
 
+def activation_behind_a_nested_model(x):
+    inner = tf.keras.Sequential([tf.keras.Input((4, 4, 3)), layers.BatchNormalization(name="bn")], name="inner")
+    outer = tf.keras.Sequential([tf.keras.Input((4, 4, 3)), inner], name="outer")
+    return layers.ReLU(name="act")(layers.MaxPooling2D(name="pool")(outer(x)))
+
+
 def norm_inside_a_layer(x):
     return layers.ReLU()(layers.TimeDistributed(layers.BatchNormalization(name="bn"), name="each")(x))
 
@@ -198,6 +204,10 @@ def only_alone(x):
             activation_in_a_nested_model,
             r"lie in one model. Received bn, read by the model nested, which starts with act",
         ),
+        (
+            activation_behind_a_nested_model,
+            r"lie in one model. Received outer/inner/bn, whose model is followed by pool, then by act\. Put them",
+        ),
         (norm_inside_a_layer, r"layer of the model itself. Received each \(TimeDistributed\) with bn inside"),
         (only_alone, r"followed by an activation. Received alone_model with 1 normalizations, none of them"),
     ],
@@ -208,6 +218,20 @@ def test_what_is_not_understood_is_refused_by_name(build, message):
     name = "alone_model" if build is only_alone else None
     with pytest.raises(ValueError, match=message):
         replace_norm_act(tf.keras.Model(images, build(images), name=name), EvoNormB0)
+
+
+def test_a_sum_behind_a_nested_model_is_no_activation_of_its_normalization():
+    images = tf.keras.Input((4, 4, 3))
+    inner = tf.keras.Sequential([tf.keras.Input((4, 4, 3)), layers.BatchNormalization(name="last")])
+    x = layers.ReLU()(layers.Add()([inner(layers.ReLU()(layers.BatchNormalization()(images))), images]))
+    assert [place.apply_act for place in norm_act_places(tf.keras.Model(images, x))] == [True, False]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_sequential_that_does_not_know_its_input_is_refused_by_name(nested):
+    model = tf.keras.Sequential([layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU()], name="mine")
+    with pytest.raises(ValueError, match=r"know its inputs\. Received (mine|outer), a Sequential without one"):
+        norm_act_places(tf.keras.Sequential([model], name="outer") if nested else model)
 
 
 def test_subclassed_model_is_refused_by_name():

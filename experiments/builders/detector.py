@@ -43,7 +43,7 @@ class Kind:
 KINDS = {
     "retinanet": Kind(retinanet_configs.RetinaNetTask, detectors.retinanet, tasks.RetinaNetTask),
     "mask_rcnn": Kind(rcnn_configs.MaskRCNNTask, detectors.mask_rcnn, tasks.MaskRCNNTask),
-    "mask_rcnn_c4": Kind(rcnn_configs.MaskRCNNTask, c4.mask_rcnn_c4, tasks.MaskRCNNTask, any_size=True),
+    "mask_rcnn_c4": Kind(rcnn_configs.MaskRCNNTask, c4.mask_rcnn_c4, tasks.MaskRCNNC4Task, any_size=True),
     "segmenter": Kind(
         segmentation_configs.SemanticSegmentationTask, detectors.segmenter, tasks.SegmentationTask, any_size=True
     ),
@@ -138,8 +138,6 @@ def task_params(config: ConfigDict, schedule: StepSchedule) -> Any:
         raise ValueError(
             f"config.model, losses, train_data and validation_data hold Model Garden's keys: {error}"
         ) from error
-    if config.model.kind == "mask_rcnn_c4":
-        params.model.anchor.num_scales = c4.Octaves(params.model.anchor.num_scales)
     for name in ("train_data", "validation_data"):
         if not (params.as_dict()[name]["input_path"] or params.as_dict()[name]["tfds_name"]):
             raise ValueError(

@@ -24,6 +24,7 @@ from experiments.launch import session
 from experiments.launch.schedule import StepSchedule
 from tf_evonorm.backbones import resnet
 from tf_pixpro import save_backbone
+from tf_pixpro.transfer import tasks
 from tf_pixpro.transfer.models import c4
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -88,13 +89,13 @@ def test_the_protocols():
 
 
 def test_anchors_of_c4_are_octaves():
-    from official.vision.ops import anchor
-
-    model = params_of(coco_mask_rcnn_r50_c4_1x.get_config()).model
-    assert isinstance(model.anchor.num_scales, c4.Octaves)
-    settings = (4, 4, model.anchor.num_scales, [1.0], model.anchor.anchor_size)
-    boxes = anchor.build_anchor_generator(*settings)(image_size=(64, 64))["4"].numpy()[0, 0].reshape(-1, 4)
-    np.testing.assert_allclose(boxes[:, 2] - boxes[:, 0], [32, 64, 128, 256, 512])  # detectron2's anchors of level 4
+    config = coco_mask_rcnn_r50_c4_1x.get_config()
+    model = params_of(config).model
+    boxes = c4.octave_anchors((64, 64), model.anchor)["4"].numpy()[0, 0].reshape(5, 3, 4)
+    height, width = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+    np.testing.assert_allclose(height[:, 1], [32, 64, 128, 256, 512])  # detectron2's anchors of level 4
+    np.testing.assert_allclose(width / height, [[0.5, 1, 2]] * 5, rtol=1e-5)
+    assert detector.KINDS[config.model.kind].task is tasks.MaskRCNNC4Task
 
 
 def test_mistakes_are_told(tmp_path):

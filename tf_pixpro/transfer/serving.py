@@ -13,6 +13,7 @@ from official.vision.serving import detection
 from official.vision.serving import semantic_segmentation as segmentation
 
 from tf_evonorm.atomic import atomic_path
+from tf_pixpro.transfer.models import c4
 from tf_pixpro.views import decode
 
 SIGNATURES = ("image_bytes", "image_tensor", "tf_example")
@@ -28,7 +29,10 @@ class _OneDecoder:
 
 
 class _Detection(_OneDecoder, detection.DetectionModule):
-    pass
+    def _build_anchor_boxes(self):
+        if isinstance(self.model, c4.MaskRCNNC4):
+            return self.model.anchor_boxes(self._padded_size)
+        return super()._build_anchor_boxes()
 
 
 class _Segmentation(_OneDecoder, segmentation.SegmentationModule):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
@@ -11,7 +12,7 @@ from official.vision.tasks import maskrcnn, retinanet, semantic_segmentation
 from tf_pixpro.checkpoints import load_backbone
 from tf_pixpro.train.task import ObjectTask
 from tf_pixpro.transfer.average_precision import coco_scores, mean_of_present
-from tf_pixpro.transfer.models import sliding_window
+from tf_pixpro.transfer.models import c4, sliding_window
 from tf_pixpro.transfer.models.pyramid import load_parts
 from tf_pixpro.transfer.records.record_sets import with_literal_folders
 
@@ -157,3 +158,13 @@ class MaskRCNNTask(_DetectionTask, maskrcnn.MaskRCNNTask):
         self.coco_metric = coco_scores(
             self._scores, self.task_config.annotation_file, self.task_config.model.include_mask
         )
+
+
+class MaskRCNNC4Task(MaskRCNNTask):
+    """The same with the anchors of `tf_pixpro.transfer.models.c4`, which Model Garden's parser does not know."""
+
+    def build_inputs(self, params: Any, input_context: tf.distribute.InputContext | None = None) -> tf.data.Dataset:
+        batches = super().build_inputs(params, input_context)
+        parser = self.task_config.train_data.parser if params.is_training else None
+        anchored = functools.partial(c4.with_octaves, anchors=self.task_config.model.anchor, parser=parser)
+        return batches.map(anchored, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

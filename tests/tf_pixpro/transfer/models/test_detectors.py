@@ -168,7 +168,7 @@ def test_c4_shares_level_5_of_its_encoder():
         c4.mask_rcnn_c4(resnet(18, **TINY), wrong)
     for crop in (params.roi_aligner, params.mask_roi_aligner):
         crop.crop_size = 14
-    params.anchor.num_scales = c4.Octaves(5)
+    params.anchor.num_scales = 5
     made = resnet(18, **TINY)
     model = c4.mask_rcnn_c4(made, params)
     assert model.detection_head[0].level5 is model.mask_head.level5
@@ -179,8 +179,12 @@ def test_c4_shares_level_5_of_its_encoder():
     regions = 2 * 64 + (64 + 1) * 4 * 5
     masks = 4 * 64 * 16 + 16 + (16 + 1) * 4
     assert counted(model) == counted(made) + proposals + regions + masks
-    outputs = model(tf.zeros([1, 64, 64, 3]), image_shape=tf.constant([[64.0, 64.0]]), training=False)
+    images, shapes = tf.random.stateless_uniform([1, 64, 64, 3], (0, 1)), tf.constant([[64.0, 64.0]])
+    outputs = model(images, image_shape=shapes, training=False)
     assert outputs["detection_masks"].shape == (1, 4, 14, 14)
+    anchors = {level: boxes[None] for level, boxes in model.anchor_boxes((64, 64)).items()}
+    given = model(images, image_shape=shapes, anchor_boxes=anchors, training=False)
+    np.testing.assert_array_equal(given["detection_boxes"], outputs["detection_boxes"])
 
 
 @pytest.mark.slow

@@ -72,15 +72,15 @@ def convert(
 
     Raises:
       FileNotFoundError: if there is no input.
-      ValueError: if the file is no checkpoint or another model's, or `output` is taken.
+      Mistake: if the file is no checkpoint or another model's, or `output` is taken.
     """
     if output.endswith((".pth", ".pt")):
         with atomic_path(output) as partial:
             return f"{output}: {_to_pth(input, partial, config, images or IMAGENET)}"
     if tf.io.gfile.exists(output) and tf.io.gfile.listdir(output):
-        raise ValueError(f"--output must be a folder to be made. Received {output!r}, which holds something.")
+        raise Mistake(f"--output must be a folder to be made. Received {output!r}, which holds something.")
     if tf.io.gfile.isdir(input):
-        raise ValueError(f"--output must be a .pth file where --input is a folder. Received {output!r} and {input!r}.")
+        raise Mistake(f"--output must be a .pth file where --input is a folder. Received {output!r} and {input!r}.")
     tree = state_dicts.read(input)
     try:
         state = state_dicts.state_dict(tree, key)
@@ -104,7 +104,7 @@ def _opt(tree):
     """The options of a training file; none of a published one."""
     opt = tree.get("opt") or {}
     if not isinstance(opt, dict):
-        raise ValueError(f"its options must be a namespace. Received {type(opt).__name__}.")
+        raise Mistake(f"its options must be a namespace. Received {type(opt).__name__}.")
     return opt
 
 
@@ -224,7 +224,7 @@ def _option(opt, name, default):
         return default
     value, kind = opt[name], float if default is None else type(default)
     if isinstance(value, str) != (kind is str) or not isinstance(value, (str, int, float)):
-        raise ValueError(f"its option {name} must be of {kind.__name__}. Received {value!r}.")
+        raise Mistake(f"its option {name} must be of {kind.__name__}. Received {value!r}.")
     return kind(value)
 
 

@@ -22,6 +22,7 @@ from experiments.builders.classifier import restored
 from experiments.builders.generator import export_synthesis
 from experiments.builders.pretext import pretext_encoder
 from experiments.launch import session as sessions
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro import export_encoder
 from tf_pixpro.export import export_classifier
 
@@ -50,12 +51,12 @@ def export(
 
     Raises:
       FileNotFoundError: if the folder is not that of a run, or there is no checkpoint.
-      ValueError: if the arguments contradict each other, the weights do not fit, or `output` is taken.
+      Mistake: if the arguments contradict each other, the weights do not fit, or `output` is taken.
     """
     if bool(workdir) == bool(checkpoint) or bool(checkpoint) != (config is not None) or (best and checkpoint):
         options = {"workdir": workdir, "best": best, "checkpoint": checkpoint, "config": config is not None}
         given = " ".join(f"--{name}" for name, value in options.items() if value)
-        raise ValueError(
+        raise Mistake(
             f"--workdir (with --best), or --checkpoint with --config, is needed. Received {given or 'neither'}."
         )
     if workdir:
@@ -66,7 +67,7 @@ def export(
             return _export_classifier(output, os.path.join(workdir, "best") if best else workdir, config, image_size)
         checkpoint = os.path.join(workdir, "best", "backbone") if best else workdir
     if "views" not in config:
-        raise ValueError(
+        raise Mistake(
             "--workdir must be the folder of a run of pretrain, classify or synthesize. Received "
             f"{workdir!r}, whose config.json has no "
             "views. `transfer --mode=export` writes detectors and segmenters, `search --mode=export` layers."
@@ -93,7 +94,7 @@ def _sides(size):
     except ValueError:
         sides = ()
     if len(sides) not in (1, 2):
-        raise ValueError(f"--image_size must be SIDE or HEIGHT,WIDTH in pixels. Received {','.join(map(str, size))}.")
+        raise Mistake(f"--image_size must be SIDE or HEIGHT,WIDTH in pixels. Received {','.join(map(str, size))}.")
     return sides if len(sides) == 2 else sides * 2
 
 

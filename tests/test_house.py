@@ -154,6 +154,15 @@ def test_every_file_says_what_it_is_for_and_stays_small(path):
     assert len(text.splitlines()) <= 450, f"{path}: two purposes in one room?"
 
 
+@pytest.mark.parametrize("path", TYPED, ids=module_name)
+def test_checks_of_arguments_raise_a_mistake(path):
+    """Programs report it in one line; a plain ValueError shows its traceback, unless it is caught nearby."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            text = ast.unparse(node.exc)
+            assert not (text.startswith("ValueError") and "Received" in text), f"{path}:{node.lineno}: raise a Mistake"
+
+
 def public_functions(tree, owner=""):
     """(name, function) of every public function, method and __init__, without the methods that Keras documents."""
     keras = ("build", "call", "compute_output_shape", "get_config") if owner else ()

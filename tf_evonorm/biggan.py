@@ -11,6 +11,7 @@ import tensorflow as tf
 from tf_evonorm.layers.baselines import BatchNormAct
 from tf_evonorm.layers.conditional import ConditionalNormAct, spectral
 from tf_evonorm.layers.norm_act import NormAct
+from tf_evonorm.mistakes import Mistake
 
 __all__ = ["ConditionalNormAct", "SelfAttention", "discriminator", "generator"]
 
@@ -59,7 +60,7 @@ def generator(
       `tf.keras.Model`, [latent [B, z] float, label [B] integer] -> images [B, H, W, 3] float32 in -1..1.
 
     Raises:
-      ValueError: an unknown resolution, or a width that leaves no whole channels in the bottlenecks.
+      Mistake: an unknown resolution, or a width that leaves no whole channels in the bottlenecks.
 
     Source: BigGAN, appendix B (BigGAN-deep). With ImageNet's classes and 128 pixels it has 50,244,484 trainable
       parameters, as compare_gan's test of its own re-implementation asserts; the authors' released modules have
@@ -99,7 +100,7 @@ def discriminator(
       for real.
 
     Raises:
-      ValueError: as `generator`.
+      Mistake: as `generator`.
 
     Source: BigGAN, appendix B (BigGAN-deep), with the projection of Miyato and Koyama 2018: 34,590,210 trainable
       parameters for ImageNet at 128 pixels, as compare_gan's test asserts and the paper says (34.6 million). The last
@@ -233,14 +234,14 @@ def _orthogonal():
 def _known(resolution):
     if resolution not in GENERATOR:
         known = ", ".join(map(str, GENERATOR))
-        raise ValueError(f"resolution must be one of {known} pixels. Received resolution={resolution}.")
+        raise Mistake(f"resolution must be one of {known} pixels. Received resolution={resolution}.")
     return resolution
 
 
 def _channels(resolution, width, multiples):
     channels = [round(CHANNELS * width * multiple) for multiple in multiples]
     if channels != [CHANNELS * width * multiple for multiple in multiples] or min(channels) < 4 or min(channels) % 4:
-        raise ValueError(
+        raise Mistake(
             f"width must make multiples of 4 channels. Received width={width}, which at {resolution} pixels "
             f"makes {channels}. "
             f"Pass a multiple of 1/32."

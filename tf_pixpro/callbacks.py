@@ -8,6 +8,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 import tensorflow as tf
 
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.checkpoints import save_backbone
 from tf_pixpro.pretext.pictures import PictureWriter
 from tf_pixpro.pretext.probe import effective_rank, feature_std, nearest_neighbour_accuracy, pooled_features
@@ -35,7 +36,7 @@ class FeatureProbe(tf.keras.callbacks.Callback):
       before: the numbers of the encoder that `fit` began with.
 
     Raises:
-      ValueError: if every is not positive.
+      Mistake: if every is not positive.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class FeatureProbe(tf.keras.callbacks.Callback):
     def _labelled(self, dataset):
         parts = [(self._features(batch["image"]).numpy(), np.asarray(batch["label"])) for batch in dataset]
         if not parts:
-            raise ValueError("a probe needs labelled images. Received an empty dataset. Pass one with batches.")
+            raise Mistake("a probe needs labelled images. Received an empty dataset. Pass one with batches.")
         return tuple(np.concatenate(part) for part in zip(*parts))
 
 
@@ -89,7 +90,7 @@ class BestBackbone(tf.keras.callbacks.Callback):
       best: the best value so far, None before the first.
 
     Raises:
-      ValueError: if mode is neither; at the end of `fit`, if no epoch had the number.
+      Mistake: if mode is neither; at the end of `fit`, if no epoch had the number.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class BestBackbone(tf.keras.callbacks.Callback):
     ):
         super().__init__()
         if mode not in ("max", "min"):
-            raise ValueError(f"mode must be 'max' or 'min'. Received mode={mode!r}.")
+            raise Mistake(f"mode must be 'max' or 'min'. Received mode={mode!r}.")
         self._path, self._monitor, self._sign = path, monitor, 1 if mode == "max" else -1
         self._seen, self._names = False, set[str]()
         self.best = initial_value
@@ -113,7 +114,7 @@ class BestBackbone(tf.keras.callbacks.Callback):
 
     def on_train_end(self, logs: Optional[dict] = None) -> None:
         if self._names and not self._seen:
-            raise ValueError(
+            raise Mistake(
                 f"monitor must be one of the logs {', '.join(sorted(self._names))}. Received {self._monitor!r}. "
                 "Put the callback that adds it first."
             )
@@ -144,7 +145,7 @@ class Pictures(tf.keras.callbacks.Callback):
       every: epochs between two drawings.
 
     Raises:
-      ValueError: if every is not positive.
+      Mistake: if every is not positive.
     """
 
     def __init__(self, views: Mapping[str, tf.Tensor], folder: str, every: int = 1):
@@ -161,5 +162,5 @@ class Pictures(tf.keras.callbacks.Callback):
 
 def _positive(name, value):
     if value < 1:
-        raise ValueError(f"{name} must be positive. Received {name}={value}.")
+        raise Mistake(f"{name} must be positive. Received {name}={value}.")
     return value

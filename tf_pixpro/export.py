@@ -9,6 +9,7 @@ from typing import Optional
 import tensorflow as tf
 
 from tf_evonorm.atomic import atomic_path
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.checkpoints import load_backbone
 from tf_pixpro.pretext.model import PixPro
 from tf_pixpro.views.augment import centre_view, normalized
@@ -47,7 +48,7 @@ def export_encoder(
 
     Raises:
       FileNotFoundError: if there is no file at the path that was given.
-      ValueError: if what was given is no encoder, `path` is taken, or the image size is not positive.
+      Mistake: if what was given is no encoder, `path` is taken, or the image size is not positive.
     """
     path = os.fspath(path).rstrip("/")
     _check_free(path)
@@ -88,13 +89,13 @@ def export_classifier(
       The path.
 
     Raises:
-      ValueError: if the names are not as many as the classes, `path` is taken, or the image size is not positive.
+      Mistake: if the names are not as many as the classes, `path` is taken, or the image size is not positive.
     """
     path = os.fspath(path).rstrip("/")
     _check_free(path)
     _check_size(image_size)
     if len(class_names) != classifier.output_shape[-1]:
-        raise ValueError(
+        raise Mistake(
             f"class_names must name each of the {classifier.output_shape[-1]} classes. Received "
             f"{len(class_names)} names."
         )
@@ -113,7 +114,7 @@ def write_served(served: tf.Module, signatures: dict, path: str) -> str:
     """Saves a module, so that the folder appears whole or not at all; returns the path.
 
     Raises:
-      ValueError: if `path` is taken.
+      Mistake: if `path` is taken.
     """
     path = os.fspath(path).rstrip("/")
     _check_free(path)
@@ -124,37 +125,35 @@ def write_served(served: tf.Module, signatures: dict, path: str) -> str:
 
 def _check_size(image_size):
     if len(image_size) != 2 or min(image_size) < 1:
-        raise ValueError(
+        raise Mistake(
             f"image_size must be (height, width), both positive. Received {image_size!r}. Pass e.g. (224, 224)."
         )
 
 
 def _check_free(path):
     if not path:
-        raise ValueError("path must name a folder. Received an empty path. Pass e.g. 'workdir/saved_model'.")
+        raise Mistake("path must name a folder. Received an empty path. Pass e.g. 'workdir/saved_model'.")
     if tf.io.gfile.exists(path) and not (tf.io.gfile.isdir(path) and not tf.io.gfile.listdir(path)):
-        raise ValueError(f"path must be free. Received {path!r}, which exists. Remove it or pass another.")
+        raise Mistake(f"path must be free. Received {path!r}, which exists. Remove it or pass another.")
 
 
 def _encoder(source, encoder):
     is_path = isinstance(source, (str, os.PathLike))
     keras_file = is_path and os.fspath(source).endswith(".keras")
     if encoder is not None and (not is_path or keras_file):
-        raise ValueError(f"encoder goes only with the path of a checkpoint. Received it with {source!r}. Leave it out.")
+        raise Mistake(f"encoder goes only with the path of a checkpoint. Received it with {source!r}. Leave it out.")
     if keras_file:
         return _encoder(_load_keras(os.fspath(source)), None)
     if is_path:
         if encoder is None:
-            raise ValueError(
+            raise Mistake(
                 f"a checkpoint holds weights only. Received {os.fspath(source)!r} alone. Pass encoder= to read it into."
             )
         load_backbone(encoder, source)
         return _encoder(encoder, None)
     encoder = source.encoder if isinstance(source, PixPro) else source
     if not isinstance(getattr(encoder, "output", None), dict) or not encoder.inputs:
-        raise ValueError(
-            f"an encoder is a functional Keras model from images to a dict of levels. Received {source!r}."
-        )
+        raise Mistake(f"an encoder is a functional Keras model from images to a dict of levels. Received {source!r}.")
     return encoder
 
 
@@ -164,7 +163,7 @@ def _load_keras(path):
     try:
         return tf.keras.models.load_model(path, compile=False)
     except (TypeError, ValueError, OSError) as error:
-        raise ValueError(
+        raise Mistake(
             f"{path!r} must be a .keras file whose layers' package is imported. Loading it gave: {error}"
         ) from error
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tf_evonorm import functional
+from tf_evonorm.mistakes import Mistake
 
 
 def crop_box(
@@ -127,17 +128,13 @@ def positive_mask(box1: tf.Tensor, box2: tf.Tensor, cells: tuple[int, int], dist
       [B, h*w, h*w] bool; entry (i, j) is true where cell i of view 1 is nearer than `distance` to cell j of view 2.
 
     Raises:
-      ValueError: if `distance` is not positive or a box has not four numbers.
+      Mistake: if `distance` is not positive or a box has not four numbers.
 
     Source: PixPro section 3.1, equation 1. The paper writes <=, the authors' code (followed here) compares strictly.
     """
     if not distance > 0:
-        raise ValueError(
-            f"distance must be positive. Received distance={distance}. Pass cell diagonals, for example 0.7."
-        )
+        raise Mistake(f"distance must be positive. Received distance={distance}. Pass cell diagonals, for example 0.7.")
     for box in (box1, box2):
         if tf.convert_to_tensor(box).shape[-1] != 4:
-            raise ValueError(
-                f"a box must be [B, 4] = x1, y1, x2, y2. Received shape {tf.convert_to_tensor(box).shape}."
-            )
+            raise Mistake(f"a box must be [B, 4] = x1, y1, x2, y2. Received shape {tf.convert_to_tensor(box).shape}.")
     return cell_distances(box1, box2, cells) < distance

@@ -13,6 +13,7 @@ from experiments.builders.backbone import backbone, norm_act
 from experiments.builders.run import Run
 from experiments.launch import session as sessions
 from experiments.launch.schedule import Schedule, intervals
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro import data
 from tf_pixpro.checkpoints import save_backbone
 from tf_pixpro.train import loop
@@ -161,7 +162,7 @@ def learning_rate(
     if kind == "exponential":
         settings = {"initial_learning_rate": peak, "decay_rate": factor, "staircase": True}
         return {"type": kind, kind: {**settings, "decay_steps": max(1, int(epochs * schedule.epoch))}}
-    raise ValueError(f"config.rate.kind must be cosine, step, exponential or constant. Received kind={kind!r}.")
+    raise Mistake(f"config.rate.kind must be cosine, step, exponential or constant. Received kind={kind!r}.")
 
 
 def keep(class_names: Sequence[str], trained: tf.keras.Model, folder: str) -> None:

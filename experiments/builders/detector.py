@@ -114,11 +114,11 @@ def task_params(config: ConfigDict, schedule: StepSchedule) -> Any:
     """Model Garden's task configuration: what the config says, in its words.
 
     Raises:
-      ValueError: if the config has a key that Model Garden does not know, or lacks the records.
+      Mistake: if the config has a key that Model Garden does not know, or lacks the records.
     """
     model = {key: value for key, value in _plain(config.model).items() if key not in ("kind", "fcn")}
     if config.model.kind not in KINDS:
-        raise ValueError(f"config.model.kind must be one of {', '.join(KINDS)}. Received {config.model.kind!r}.")
+        raise Mistake(f"config.model.kind must be one of {', '.join(KINDS)}. Received {config.model.kind!r}.")
     params = KINDS[config.model.kind].params()
     dtype = config.runtime.get("mixed_precision_dtype") or "float32"
     common = {"dtype": dtype, "global_batch_size": schedule.batch, "seed": config.seed}
@@ -135,19 +135,19 @@ def task_params(config: ConfigDict, schedule: StepSchedule) -> Any:
     try:
         params.override(wanted)
     except KeyError as error:
-        raise ValueError(
+        raise Mistake(
             f"config.model, losses, train_data and validation_data hold Model Garden's keys: {error}"
         ) from error
     for name in ("train_data", "validation_data"):
         if not (params.as_dict()[name]["input_path"] or params.as_dict()[name]["tfds_name"]):
-            raise ValueError(
+            raise Mistake(
                 f"config.{name}.input_path must name records, such as records/bccd/train-*. Received ''. "
                 "Make them with "
                 "python -m experiments.prepare."
             )
         labels = [int(label) for label in class_names(params.as_dict()[name]["input_path"])]
         if max(labels, default=0) >= params.model.num_classes:
-            raise ValueError(
+            raise Mistake(
                 "config.model.num_classes must be larger than every class number. Received "
                 f"{params.model.num_classes}, but the records "
                 f"of config.{name} have classes up to {max(labels)}. Pass {max(labels) + 1}."
@@ -181,7 +181,7 @@ def detector(config: ConfigDict, params: Any) -> tuple[tf.keras.Model, tf.keras.
     layer = norm_act({"norm_act": settings})
     decay, freeze = params.losses.l2_weight_decay, config.get("freeze")
     if freeze and config.model.kind == "mask_rcnn_c4":
-        raise ValueError("R50-C4's heads are part of its encoder, which learns. Received config.freeze. Leave it out.")
+        raise Mistake("R50-C4's heads are part of its encoder, which learns. Received config.freeze. Leave it out.")
     regularizer = tf.keras.regularizers.l2(decay / 2) if decay else None  # as Model Garden halves it
     made = backbone(
         config,

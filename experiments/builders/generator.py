@@ -170,10 +170,10 @@ def scores(
       A `Scores`, or None with neither network.
 
     Raises:
-      ValueError: if both networks are given, or the images have no classes.
+      Mistake: if both networks are given, or the images have no classes.
     """
     if classifier and inception:
-        raise ValueError(f"one network judges. Received classifier={classifier!r} and inception={inception!r}.")
+        raise Mistake(f"one network judges. Received classifier={classifier!r} and inception={inception!r}.")
     if not classifier and not inception:
         return None
     network = classifier_network(classifier, name) if classifier else gan_scores.inception_network(inception)

@@ -13,6 +13,7 @@ from experiments.builders.backbone import backbone, norm_act
 from experiments.builders.run import Run
 from experiments.launch import session as sessions
 from experiments.launch.schedule import Schedule, intervals
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro import BYOL, PixContrast, PixelPropagation, PixPro, ProjectionHead, SimCLR, data
 from tf_pixpro.optimization import OPTIMIZERS
 from tf_pixpro.pretext import probe
@@ -117,12 +118,12 @@ def evaluation(
       As `PixProTask` takes it.
     """
     if kind not in (*CLASSIFIERS, "pretext"):
-        raise ValueError(f"config.evaluation.kind must be knn, linear or pretext. Received {kind!r}.")
+        raise Mistake(f"config.evaluation.kind must be knn, linear or pretext. Received {kind!r}.")
     sections = [dict(config.source)]
     for changed in (bank, queries) if kind != "pretext" else (queries, {}):
         sections.append({**sections[-1], **{key: value for key, value in (changed or {}).items() if value is not None}})
     if kind != "pretext" and sections[1] == sections[2]:
-        raise ValueError(
+        raise Mistake(
             "config.evaluation must classify other images than it learns from. Received one set for both. "
             "Put images into train/CLASS "
             "and val/CLASS and name them by bank.split=train and queries.split=val."

@@ -30,7 +30,7 @@ def export_generator(generator: tf.keras.Model, path: str, class_names: Sequence
       The path.
 
     Raises:
-      ValueError: if `path` exists.
+      Mistake: if `path` exists.
 
     Source: the truncation is that of the released BigGAN modules; the paper (section 3.1) redraws values beyond the
       threshold.

@@ -95,7 +95,7 @@ class InceptionScore:
 
     def __init__(self, splits: int = 10):
         if splits < 1:
-            raise ValueError(f"splits must be positive. Received splits={splits}. The usual number is 10.")
+            raise Mistake(f"splits must be positive. Received splits={splits}. The usual number is 10.")
         self._splits, self._seen = splits, 0
         self._sums: Any = None
         self._counts = np.zeros(splits)

@@ -78,7 +78,7 @@ class AdversarialTask(ObjectTask, base_task.Task):
       name: name of the task.
 
     Raises:
-      ValueError: if discriminator_steps or average_decay is out of range.
+      Mistake: if discriminator_steps or average_decay is out of range.
 
     Source: BigGAN, section 3 and appendix C: hinge loss, Adam, moving averages of the generator's weights for
       evaluation. Moving statistics are averaged like weights; `experiments.synthesize` recomputes them where there
@@ -100,7 +100,7 @@ class AdversarialTask(ObjectTask, base_task.Task):
     ):
         super().__init__(params=None, logging_dir=logging_dir, name=name)
         if discriminator_steps < 1 or not 0 <= average_decay < 1:
-            raise ValueError(
+            raise Mistake(
                 "discriminator_steps must be 1 or more, and average_decay in [0, 1). Received "
                 f"discriminator_steps={discriminator_steps}, average_decay={average_decay}. BigGAN's are 2 and 0.9999."
             )

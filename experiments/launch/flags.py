@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import logging as std_logging
 import os
 import re
@@ -28,7 +27,6 @@ _OF_THE_SYSTEM = (
     tf.errors.UnavailableError,
     tf.errors.DeadlineExceededError,
 )
-_PACKAGES = ("tf_evonorm", "tf_pixpro", "experiments", "__main__")
 # How TensorFlow names the operation that a data set's errors come out of; its type does not say.
 _OF_THE_INPUT = re.compile(r"IteratorGetNext|ReduceDataset|Iterator::|No space left|Disk quota exceeded")
 
@@ -78,26 +76,12 @@ def run(main: Callable[[list], Any]) -> None:
 def is_expected(error: Exception) -> bool:
     """Whether an error comes from what the user gave, from the disk or from the data, and not from a bug.
 
-    Expected are a `Mistake`, the stop at a non-finite loss, errors of the file system and of the images, and a
-    ValueError that a `raise` statement of this project raised: those are its checks of arguments. One of TensorFlow's
-    is a bug.
+    Expected are a `Mistake`, the stop at a non-finite loss, and errors of the file system and of the images. Any other
+    ValueError is a bug.
     """
     if isinstance(error, (Mistake, FloatingPointError, OSError, *_OF_THE_SYSTEM)):
         return True
-    if isinstance(error, tf.errors.OpError):
-        return bool(_OF_THE_INPUT.search(str(error)))
-    return isinstance(error, ValueError) and _is_checked(error)
-
-
-def _is_checked(error: Exception) -> bool:
-    position = error.__traceback__
-    while position is not None and position.tb_next is not None:
-        position = position.tb_next
-    if position is None:
-        return False
-    package = str(position.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
-    instruction = position.tb_frame.f_code.co_code[position.tb_lasti]
-    return package in _PACKAGES and dis.opname[instruction] == "RAISE_VARARGS"
+    return isinstance(error, tf.errors.OpError) and bool(_OF_THE_INPUT.search(str(error)))
 
 
 def line(error: Exception) -> str:

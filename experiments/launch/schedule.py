@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from experiments.launch.sections import SectionMistake
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro import WarmupCosine, WarmupStep
 
 
@@ -29,7 +30,7 @@ class Schedule:
 
     def __post_init__(self):
         if self.batch < 1 or self.epochs <= 0 or self.warmup_epochs < 0:
-            raise ValueError(
+            raise Mistake(
                 "a schedule needs a batch of 1 or more, epochs above 0 and warmup_epochs of 0 or more. "
                 f"Received batch={self.batch}, epochs={self.epochs}, warmup_epochs={self.warmup_epochs}."
             )
@@ -87,7 +88,7 @@ class StepSchedule:
 
     def __post_init__(self):
         if self.steps < 1 or self.batch < 1:
-            raise ValueError(
+            raise Mistake(
                 f"a schedule needs steps and batch of 1 or more. Received steps={self.steps}, batch={self.batch}."
             )
 

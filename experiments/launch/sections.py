@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from tf_evonorm.mistakes import Mistake
 
 # Arguments that Keras' layers and models take by **kwargs.
 _OF_KERAS = ("dtype", "trainable")
+_PACKAGES = ("tf_evonorm", "tf_pixpro", "experiments")
 
 
 class SectionMistake(Mistake):
@@ -31,8 +33,9 @@ def build(constructor: Callable[..., Any], name: str, section: Mapping[str, Any]
 
     Raises:
       SectionMistake: if the section names an argument that the constructor does not have, or lacks one that it needs;
-        also for a ValueError or FileNotFoundError of the constructor, whose message then follows the section's name.
-        Any other exception from inside the constructor, a TypeError too, is a bug and passes.
+        also for a Mistake or FileNotFoundError of the constructor, or a ValueError of one of Keras, whose message then
+        follows the section's name. Any other exception from inside the constructor, a TypeError too, is a bug and
+        passes.
     """
     settings = dict(section or {})
     _check(constructor, name, settings, more)
@@ -40,8 +43,18 @@ def build(constructor: Callable[..., Any], name: str, section: Mapping[str, Any]
         return constructor(**settings, **more)
     except SectionMistake:
         raise
-    except (ValueError, FileNotFoundError) as error:
+    except (Mistake, FileNotFoundError) as error:
         raise SectionMistake(f"config.{name}: {error}") from error
+    except ValueError as error:
+        if _is_ours(constructor):
+            raise
+        raise SectionMistake(f"config.{name}: {error}") from error  # so Keras reports a wrong argument
+
+
+def _is_ours(constructor):
+    while isinstance(constructor, functools.partial):
+        constructor = constructor.func
+    return str(getattr(constructor, "__module__", "")).partition(".")[0] in _PACKAGES
 
 
 def build_named(

@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_evonorm.mistakes import Mistake
+
 PADDINGS = ("symmetric", "same")
 
 
@@ -40,7 +42,7 @@ def convolve(
         Symbolic tensor [B, ceil(H / stride), ceil(W / stride), filters].
 
     Raises:
-        ValueError: an unknown padding.
+        Mistake: an unknown padding.
     """
     _check_padding(padding)
     if padding == "symmetric" and stride > 1 and kernel > 1:
@@ -79,7 +81,7 @@ def fresh_initializer(initializer: tf.keras.initializers.Initializer | None) -> 
 
 def _check_padding(padding):
     if padding not in PADDINGS:
-        raise ValueError(f"padding must be one of {PADDINGS}. Received padding={padding!r}. Pass one of the two.")
+        raise Mistake(f"padding must be one of {PADDINGS}. Received padding={padding!r}. Pass one of the two.")
 
 
 @tf.keras.utils.register_keras_serializable(package="tf_evonorm")

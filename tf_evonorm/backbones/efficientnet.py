@@ -11,6 +11,7 @@ import tensorflow as tf
 from tf_evonorm.backbones.backbone import HeadedBackbone
 from tf_evonorm.backbones.inverted_residual import Stage, inverted_residual_network, round_channels
 from tf_evonorm.layers.baselines import BatchNormAct
+from tf_evonorm.mistakes import Mistake
 
 B0 = (
     Stage(1, 16, 1, 1, 3),
@@ -68,13 +69,13 @@ def efficientnet(
         "5": [B, H/32, W/32, 320], "6": [B, H/32, W/32, 1280]} for b0, sizes rounded up; "6" is the classifier's.
 
     Raises:
-        ValueError: an unknown variant or stem.
+        Mistake: an unknown variant or stem.
 
     Source: Tan and Le 2019, table 1 and compound scaling. Equals `tf.keras.applications.EfficientNetB*` behind its
         rescaling and normalization of pixels, which belong to the data here.
     """
     if variant not in SCALES:
-        raise ValueError(f"variant must be one of {list(SCALES)}. Received variant={variant!r}. Pass one of them.")
+        raise Mistake(f"variant must be one of {list(SCALES)}. Received variant={variant!r}. Pass one of them.")
     width_scale, depth_scale = width * SCALES[variant][0], SCALES[variant][1]
     stages = [
         stage._replace(

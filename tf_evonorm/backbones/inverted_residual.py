@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_evonorm.backbones.backbone import HeadedBackbone
 from tf_evonorm.backbones.convolution import convolve, fresh_initializer
+from tf_evonorm.mistakes import Mistake
 
 
 class Stage(NamedTuple):
@@ -67,10 +68,10 @@ def inverted_residual_network(
         last stage.
 
     Raises:
-        ValueError: an unknown stem.
+        Mistake: an unknown stem.
     """
     if stem not in ("imagenet", "small"):
-        raise ValueError(f"stem must be 'imagenet' or 'small'. Received stem={stem!r}. Pass one of the two.")
+        raise Mistake(f"stem must be 'imagenet' or 'small'. Received stem={stem!r}. Pass one of the two.")
     free_strides = 2 if stem == "small" else 0  # strides that are not taken
     block = _InvertedResidual(norm_act, squeeze, squeeze_activation, kernel_initializer, kernel_regularizer)
 

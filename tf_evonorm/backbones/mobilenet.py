@@ -59,7 +59,7 @@ def mobilenetv2(
         "5": [B, H/32, W/32, 320], "6": [B, H/32, W/32, 1280]} at width 1, sizes rounded up; "6" is the classifier's.
 
     Raises:
-        ValueError: an unknown stem.
+        Mistake: an unknown stem.
 
     Source: Sandler et al. 2018, table 2. Equals `tf.keras.applications.MobileNetV2`, whose BatchNorm momentum is 0.999.
     """
@@ -103,7 +103,7 @@ def mnasnet(
         "5": [B, H/32, W/32, 320], "6": [B, H/32, W/32, 1280]} at width 1, sizes rounded up; "6" is the classifier's.
 
     Raises:
-        ValueError: an unknown stem.
+        Mistake: an unknown stem.
 
     Source: Tan et al. 2019 (MnasNet), figure 7a of the first version, as in tensorflow/tpu models/official/mnasnet.
     """

@@ -32,7 +32,7 @@ def backbone(name: str = "resnet", **arguments: Any) -> backbones.Backbone:
 
     Raises:
       Mistake: an unknown name, or an argument that the backbone does not have.
-      ValueError: an argument that the backbone refuses.
+      Mistake: an argument that the backbone refuses.
     """
     if name not in BACKBONES:
         raise Mistake(f"backbone.name must be one of {', '.join(BACKBONES)}. Received name={name!r}.")

@@ -52,7 +52,7 @@ def preactivation_resnet(
         Every level is the normalized and activated tensor that the next level starts from; "5" is the network's end.
 
     Raises:
-        ValueError: an unknown depth, stem, padding or output stride, or a width that leaves no channel.
+        Mistake: an unknown depth, stem, padding or output stride, or a width that leaves no channel.
 
     Source: He et al. 2016 (Identity Mappings); placement of EvoNorm's authors (tensorflow/tpu, models/official/resnet),
         which projects the first shortcut of every level, of depths 18 and 34 too. Their max-pool pads as TensorFlow's

@@ -11,6 +11,7 @@ from tf_evonorm.backbones import convolution
 from tf_evonorm.backbones.backbone import Backbone
 from tf_evonorm.backbones.residual_block import basic_block, bottleneck
 from tf_evonorm.layers.baselines import BatchNormAct
+from tf_evonorm.mistakes import Mistake
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -60,7 +61,7 @@ def resnet(
         rounded up; C is 64 width, and 256 width with bottlenecks.
 
     Raises:
-        ValueError: an unknown depth, stem, padding or output stride, or a width that leaves no channel.
+        Mistake: an unknown depth, stem, padding or output stride, or a width that leaves no channel.
 
     Source: He et al. 2015 (Deep Residual Learning), stride, padding, names and initial values as in PixPro's encoder
         (github.com/zdaxie/PixPro, contrast/resnet.py). Model Garden's ResNet differs in padding, epsilon and initial
@@ -116,18 +117,14 @@ def residual_levels(blocks: Sequence[int], output_stride: int) -> Iterator[tuple
 def check_resnet(depth: int, width: float, blocks: Sequence[int] | None, stem: str, output_stride: int) -> None:
     """Refuses arguments that no residual network can be built from."""
     if depth not in BLOCKS:
-        raise ValueError(
-            f"depth must be one of {sorted(BLOCKS)}. Received depth={depth}. Pass one of them and blocks=."
-        )
+        raise Mistake(f"depth must be one of {sorted(BLOCKS)}. Received depth={depth}. Pass one of them and blocks=.")
     if blocks is not None and (not 1 <= len(blocks) <= 4 or min(blocks) < 1):
-        raise ValueError(
+        raise Mistake(
             f"blocks must be up to four positive counts. Received blocks={blocks}. Pass such as (3, 4, 6, 3)."
         )
     if stem not in ("imagenet", "small"):
-        raise ValueError(f"stem must be 'imagenet' or 'small'. Received stem={stem!r}. Pass one of the two.")
+        raise Mistake(f"stem must be 'imagenet' or 'small'. Received stem={stem!r}. Pass one of the two.")
     if output_stride not in (8, 16, 32):
-        raise ValueError(
-            f"output_stride must be 8, 16 or 32. Received output_stride={output_stride}. Pass one of them."
-        )
+        raise Mistake(f"output_stride must be 8, 16 or 32. Received output_stride={output_stride}. Pass one of them.")
     if int(64 * width) < 1:
-        raise ValueError(f"width must leave a channel in the stem. Received width={width}. Pass at least 1/64.")
+        raise Mistake(f"width must leave a channel in the stem. Received width={width}. Pass at least 1/64.")

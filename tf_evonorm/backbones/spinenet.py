@@ -12,6 +12,7 @@ from tf_evonorm.backbones import convolution
 from tf_evonorm.backbones.backbone import Backbone
 from tf_evonorm.backbones.residual_block import basic_block, bottleneck
 from tf_evonorm.layers.baselines import BatchNormAct
+from tf_evonorm.mistakes import Mistake
 
 
 class Block(NamedTuple):
@@ -99,7 +100,7 @@ def spinenet(
         "49S", 512 for "190".
 
     Raises:
-        ValueError: an unknown variant or stem, levels out of range, or a size that the coarsest level does not divide.
+        Mistake: an unknown variant or stem, levels out of range, or a size that the coarsest level does not divide.
 
     Source: Du et al. 2020 (SpineNet), figure 3b and table 1. Equals Model Garden's `SpineNet` for known sizes. With
         unknown sizes Model Garden drops the joins of blocks that nothing else reads; here they stay.
@@ -180,17 +181,17 @@ def _resample(x, levels_up, inner, channels, *, convolve, norm_act, name):
 def _check(variant, stem, min_level, max_level, input_size):
     """Refuses arguments that no SpineNet can be built from."""
     if variant not in SCALES:
-        raise ValueError(f"variant must be one of {list(SCALES)}. Received variant={variant!r}. Pass one of them.")
+        raise Mistake(f"variant must be one of {list(SCALES)}. Received variant={variant!r}. Pass one of them.")
     if stem not in ("imagenet", "small"):
-        raise ValueError(f"stem must be 'imagenet' or 'small'. Received stem={stem!r}. Pass one of the two.")
+        raise Mistake(f"stem must be 'imagenet' or 'small'. Received stem={stem!r}. Pass one of the two.")
     if not 2 <= min_level <= max_level <= 7:
-        raise ValueError(
+        raise Mistake(
             f"levels must satisfy 2 <= min_level <= max_level <= 7. Received {min_level} and {max_level}. "
             "Pass such as 3 and 7."
         )
     divisor = 128 if stem == "imagenet" else 32
     if any(side is not None and side % divisor for side in input_size[:2]):
-        raise ValueError(
+        raise Mistake(
             f"the sides of the images must be multiples of {divisor}. Received input_size={tuple(input_size)}. "
             "Pad or resize the images."
         )

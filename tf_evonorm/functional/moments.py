@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tf_evonorm.functional.gradients import with_gradient
 from tf_evonorm.functional.reductions import compilable, mean_and_variance, raised
+from tf_evonorm.mistakes import Mistake
 
 OVER = ("batch", "instance", "layer", "group")
 
@@ -29,12 +30,12 @@ def moments(
       (mean, variance), float32 (float64 where x is), of x's rank, ready to be broadcast against it.
 
     Raises:
-      ValueError: an unknown index set.
+      Mistake: an unknown index set.
 
     Source: EvoNorm paper, Table 1: the four index sets; all variances divide by n.
     """
     if over not in OVER:
-        raise ValueError(f"over must be one of {OVER}. Received over={over!r}. Pass one of them.")
+        raise Mistake(f"over must be one of {OVER}. Received over={over!r}. Pass one of them.")
     if over == "batch":
         return batch_moments(x, axis, synchronized)[:2]
     flat, positions = flattened(x, axis)
@@ -77,13 +78,13 @@ def fitting_groups(groups: int | str, channels: int) -> int:
       channels: number of channels.
 
     Raises:
-      ValueError: a number that does not divide the channels.
+      Mistake: a number that does not divide the channels.
     """
     if isinstance(groups, str) and groups == "auto":
         return max(n for n in range(1, min(32, channels) + 1) if channels % n == 0)
     if isinstance(groups, bool) or not isinstance(groups, numbers.Integral) or groups < 1 or channels % groups:
         fitting = ", ".join(str(n) for n in range(1, channels + 1) if channels % n == 0)
-        raise ValueError(
+        raise Mistake(
             f"groups must divide the channels. Received groups={groups!r}, channels={channels}. "
             f"Pass one of {fitting}, or groups='auto' for the largest up to 32."
         )

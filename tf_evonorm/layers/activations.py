@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_evonorm.mistakes import Mistake
+
 SWISH_V = "swish_v"  # z * sigmoid(v * z) with a learned v, which is the layer's own variable
 
 
@@ -34,7 +36,7 @@ def activation(identifier: str | dict | Callable | None) -> str | Callable[[tf.T
       The function; "swish_v" itself.
 
     Raises:
-      ValueError: an unknown name.
+      Mistake: an unknown name.
     """
     if identifier == SWISH_V:
         return SWISH_V
@@ -42,7 +44,13 @@ def activation(identifier: str | dict | Callable | None) -> str | Callable[[tf.T
         return _OWN[identifier]
     if isinstance(identifier, dict) and identifier.get("class_name") != "function":
         return tf.keras.layers.deserialize(identifier)
-    return tf.keras.activations.get(identifier)
+    try:
+        return tf.keras.activations.get(identifier)
+    except ValueError as error:
+        raise Mistake(
+            f"activation must be a name of Keras, hard_silu, hard_swish, swish_v, a function or a layer. Received "
+            f"{identifier!r}. Pass for example 'relu'."
+        ) from error
 
 
 # Functions of one value each, by the names that both generations of Keras have.

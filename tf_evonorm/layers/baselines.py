@@ -207,7 +207,7 @@ class GroupNormAct(_Activated):
     Input and output shape: [B, ..., C].
 
     Raises:
-      ValueError: groups do not divide the channels.
+      Mistake: groups do not divide the channels.
 
     Source: Wu and He 2018 (Group Normalization). Unlike Keras' layer: float32 moments under float16 policies.
     """

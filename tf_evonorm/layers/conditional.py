@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_evonorm.keras_generation import OneGeneration
 from tf_evonorm.layers.norm_act import NormAct, in_mode
+from tf_evonorm.mistakes import Mistake
 
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
@@ -81,7 +82,7 @@ class ConditionalNormAct(OneGeneration):
     floating point. Output: [B, ..., C]. W and V are [D, C], orthogonal at first, spectrally normalized.
 
     Raises:
-      ValueError: the layer has a gamma and beta of its own, or its channels are not last.
+      Mistake: the layer has a gamma and beta of its own, or its channels are not last.
 
     Source: BigGAN, section 3 and appendix B: linear, without bias, gamma centred at 1. The EvoNorm paper does not say
       how the class reaches its layers; here it takes the place of their gamma and beta.
@@ -91,7 +92,7 @@ class ConditionalNormAct(OneGeneration):
         super().__init__(trainable=trainable, dtype=dtype, name=name, autocast=False)
         self.supports_masking = True
         if layer.affine or layer.axis == 1:
-            raise ValueError(
+            raise Mistake(
                 f"the layer must leave gamma and beta to the condition, channels last. Received affine={layer.affine}, "
                 f"axis={layer.axis}. Make it with affine=False and axis=-1."
             )

@@ -156,7 +156,7 @@ class EvoNormB0(_EvoNormB):
     are float32 under float16 and bfloat16 policies.
 
     Raises:
-      ValueError: an axis that is neither the last nor the one after the batch, unknown channels, momentum outside 0..1.
+      Mistake: an axis that is neither the last nor the one after the batch, unknown channels, momentum outside 0..1.
 
     Source: EvoNorm paper, Table 2; epsilon, momentum and the affine form as in the authors' code (tensorflow/tpu),
       which never synchronizes. Variances divide by n, in the moving variance too.
@@ -234,7 +234,7 @@ class EvoNormS0(_EvoNormS):
     are float32 under float16 and bfloat16 policies.
 
     Raises:
-      ValueError: groups that do not divide the channels, an axis that is neither the last nor the one after the batch,
+      Mistake: groups that do not divide the channels, an axis that is neither the last nor the one after the batch,
         unknown channels.
 
     Source: EvoNorm paper, Table 3; epsilon and the affine form as in the authors' code (tensorflow/tpu), which lowers

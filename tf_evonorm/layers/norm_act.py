@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_evonorm import functional
 from tf_evonorm.keras_generation import KERAS_2, OneGeneration, follows_batches
+from tf_evonorm.mistakes import Mistake
 
 # What Keras takes for a variable, and the module that reads and writes it.
 OPTIONS = {
@@ -36,7 +37,7 @@ def arguments(scope: dict[str, Any], *but: str) -> dict[str, Any]:
 def check_momentum(momentum: float) -> float:
     """The momentum, if it lies in 0..1."""
     if not 0 <= momentum <= 1:
-        raise ValueError(f"momentum must lie in 0..1. Received momentum={momentum}. The authors' is 0.9.")
+        raise Mistake(f"momentum must lie in 0..1. Received momentum={momentum}. The authors' is 0.9.")
     return float(momentum)
 
 
@@ -103,7 +104,7 @@ class NormAct(OneGeneration):
         first = {} if input_shape is None else {"input_shape": tuple(input_shape)}
         super().__init__(trainable=trainable, dtype=dtype, name=name, autocast=False, **first)
         if not epsilon > 0:
-            raise ValueError(f"epsilon must be positive. Received epsilon={epsilon}. The paper's is 1e-5.")
+            raise Mistake(f"epsilon must be positive. Received epsilon={epsilon}. The paper's is 1e-5.")
         self.axis = whole(axis)
         self.epsilon, self.apply_act, self.affine = float(epsilon), bool(apply_act), bool(affine)
         self.supports_masking = True
@@ -126,17 +127,17 @@ class NormAct(OneGeneration):
     def build(self, input_shape):
         shape = tuple(input_shape)
         if len(shape) < 2:
-            raise ValueError(
+            raise Mistake(
                 f"inputs must have at least two axes, batch and channels. Received input shape {shape}. Add "
                 "the missing one."
             )
         if self.axis not in (-1, 1, len(shape) - 1):
-            raise ValueError(
+            raise Mistake(
                 f"axis must be the last or the one after the batch. Received axis={self.axis}, input shape {shape}. "
                 "Pass axis=-1 (channels last) or axis=1 (channels first)."
             )
         if shape[self.axis] is None:
-            raise ValueError(
+            raise Mistake(
                 f"the number of channels must be known. Received input shape {shape}, axis={self.axis}. "
                 "Give the model's input its channels, or build the layer with them first."
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tf_evonorm.layers.norm_act import NormAct
+from tf_evonorm.mistakes import Mistake
 
 
 def exclude_from_weight_decay(
@@ -21,7 +22,7 @@ def exclude_from_weight_decay(
       The variables, for `optimizer.exclude_from_weight_decay(var_list=...)` or a mask of one's own.
 
     Raises:
-      ValueError: the optimizer cannot leave variables out.
+      Mistake: the optimizer cannot leave variables out.
 
     Source: the authors' code decays no variable of batch normalization or EvoNorm, and everything else.
     """
@@ -33,7 +34,7 @@ def exclude_from_weight_decay(
     while hasattr(optimizer, "inner_optimizer"):  # a loss scale hands gradients on, not what is excluded
         optimizer = optimizer.inner_optimizer
     if not hasattr(optimizer, "exclude_from_weight_decay"):
-        raise ValueError(
+        raise Mistake(
             f"optimizer must be a Keras optimizer with exclude_from_weight_decay. Received {type(optimizer).__name__}. "
             "Leave it out, and give the returned variables to the optimizer in its own way."
         )

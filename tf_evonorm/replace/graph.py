@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_evonorm.keras_generation import KERAS_2
+from tf_evonorm.mistakes import Mistake
 from tf_evonorm.replace import kinds
 
 
@@ -35,7 +36,7 @@ class Graph:
         path: names of the models around it, each followed by a slash.
 
     Raises:
-        ValueError: the model has no graph, or its class does more than build one.
+        Mistake: the model has no graph, or its class does more than build one.
     """
 
     def __init__(self, model: tf.keras.Model, path: str = ""):
@@ -61,7 +62,7 @@ class Graph:
         """Names of the layers that are a normalization's activation: none, or everything that reads it.
 
         Raises:
-            ValueError: the normalization feeds an activation and something else, two different activations, or
+            Mistake: the normalization feeds an activation and something else, two different activations, or
                 something that may be, hide or lead to its activation.
         """
         readers = list(dict.fromkeys(self.readers[norm]))
@@ -72,13 +73,13 @@ class Graph:
                 return gated
         if activations and len(activations) < len(readers):
             others = ["the model's output" if name is None else name for name in readers if name not in activations]
-            raise ValueError(
+            raise Mistake(
                 f"a normalization must feed its activation alone, or no activation. Received {self.path}{norm}, "
                 f"read by {', '.join(activations)} and by {', '.join(others)}. Split it in the model, or pass "
                 f"keep=({self.path + norm!r},)."
             )
         if len(activations) > 1 and not self._alike(activations):
-            raise ValueError(
+            raise Mistake(
                 f"a normalization must feed one activation. Received {self.path}{norm}, read by "
                 f"{', '.join(activations)}, which differ. Give each its own normalization, or pass "
                 f"keep=({self.path + norm!r},)."
@@ -146,7 +147,7 @@ class Graph:
             return
         layer = graph.layers[reader]
         if kinds.activation_name(layer):
-            raise ValueError(self._not_at_once(norm, reader, between, graph))
+            raise Mistake(self._not_at_once(norm, reader, between, graph))
         nested = nested_graph(layer)
         if nested is not None:
             inner = Graph(nested, f"{graph.path}{reader}/")
@@ -155,7 +156,7 @@ class Graph:
             return
         passes = kinds.passes(layer, len(set(graph.sources[reader])))
         if passes is None:
-            raise ValueError(self._unknown(norm, reader, layer))
+            raise Mistake(self._unknown(norm, reader, layer))
         if passes:
             for following in dict.fromkeys(graph.readers[reader]):
                 self._refuse_activation_behind(norm, following, [*between, reader], graph, after)
@@ -193,7 +194,7 @@ class Graph:
 
 def _refuse_own_model(model, path):
     if not is_graph(model):
-        raise ValueError(
+        raise Mistake(
             f"a model must be functional or Sequential, of layers that have a config. Received {path}{model.name} "
             f"({type(model).__name__}). Build it as tf.keras.Model(inputs, outputs)."
         )
@@ -210,7 +211,7 @@ def _refuse_own_model(model, path):
     own = {name for entry in classes for name in vars(entry) if not name.startswith("_")}
     changed = sorted((own - {"get_config", "from_config"}) & set(dir(tf.keras.Model)))
     if changed:
-        raise ValueError(
+        raise Mistake(
             "a functional model with a constructor of its own must only build its graph there. "
             f"Received {path}{model.name} ({type(model).__name__}), which defines {', '.join(changed)}. "
             "Pass tf.keras.Model(model.inputs, model.outputs)."

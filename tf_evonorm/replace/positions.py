@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tf_evonorm.layers.norm_act import NormAct
+from tf_evonorm.mistakes import Mistake
 from tf_evonorm.replace import kinds
 from tf_evonorm.replace.graph import Graph, nested_graph
 
@@ -50,7 +51,7 @@ class Plan:
         if self._unclear:
             first, *others = self._unclear.values()
             more = f" {len(others)} others are alike: keep={tuple(self._unclear)!r} keeps them all." if others else ""
-            raise ValueError(f"{first}{more}")
+            raise Mistake(f"{first}{more}")
         self.places = {key: self.places[key] for key in self._names if key in self.places}
         self._find_shared()
 
@@ -80,7 +81,7 @@ class Plan:
             if name not in every:
                 close = difflib.get_close_matches(str(name), sorted(every), 3)
                 way_out = f"Did you mean {' or '.join(map(repr, close))}?" if close else "norm_act_places lists them."
-                raise ValueError(f"keep must hold names of normalizations in the model. Received {name!r}. {way_out}")
+                raise Mistake(f"keep must hold names of normalizations in the model. Received {name!r}. {way_out}")
         return {key for key, names in self._names.items() if set(names) & set(keep)}
 
     def _add(self, graph, layer):
@@ -95,7 +96,7 @@ class Plan:
             activations = graph.activations_of(layer.name)
             seen = self.places.get(id(layer))
             if seen and seen.apply_act != bool(activations):
-                raise ValueError(
+                raise Mistake(
                     f"a shared normalization must have an activation everywhere or nowhere. Received {name}, also "
                     f"used as {seen.normalization}. Give each use its own layer, or pass keep=({name!r},)."
                 )
@@ -130,17 +131,17 @@ def norm_act_places(model: tf.keras.Model, keep: Collection[str] = ()) -> list[P
         One `Place` for each normalization; one that is shared by several nested models is listed once.
 
     Raises:
-        TypeError, ValueError: as `replace_norm_act`.
+        TypeError, Mistake: as `replace_norm_act`.
     """
     return list(Plan(model, keep).places.values())
 
 
 def refuse_options(layer: tf.keras.layers.Layer, name: str) -> None:
-    """Raises ValueError for a normalization with options that no layer of this package has."""
+    """Raises a Mistake for a normalization with options that no layer of this package has."""
     for option in ("renorm", "virtual_batch_size", "adjustment"):
         value = getattr(layer, option, None)
         if value:
-            raise ValueError(
+            raise Mistake(
                 f"a normalization must use plain statistics of its batch or group. Received {name} with "
                 f"{option}={value!r}. Build the model without it, or pass keep=({name!r},)."
             )
@@ -150,7 +151,7 @@ def channels_first(layer: tf.keras.layers.Layer, name: str) -> bool:
     """Whether the channels of a normalization come right after the batch.
 
     Raises:
-        ValueError: they are neither there nor last.
+        Mistake: they are neither there nor last.
     """
     axis: Any = getattr(layer, "axis", None)
     axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
@@ -160,7 +161,7 @@ def channels_first(layer: tf.keras.layers.Layer, name: str) -> bool:
             return False
         if axes[0] == 1 or (rank and axes[0] % rank == 1):
             return True
-    raise ValueError(
+    raise Mistake(
         f"a normalization must have its channels last or right after the batch, as its `axis` says. Received {name} "
         f"({type(layer).__name__}) with axis={axis} and inputs of rank {rank}. Permute its input, or pass "
         f"keep=({name!r},)."
@@ -171,7 +172,7 @@ def _refuse_hidden(layer, path):
     """Refuses a layer, other than a model with a graph, that has a normalization inside."""
     for inner in layer._flatten_layers(include_self=False) if hasattr(layer, "_flatten_layers") else ():
         if kinds.is_normalization(inner) or isinstance(inner, NormAct):
-            raise ValueError(
+            raise Mistake(
                 f"a normalization must be a layer of the model itself. Received {path}{layer.name} "
                 f"({type(layer).__name__}) with {inner.name} inside. Write that block as functional layers."
             )

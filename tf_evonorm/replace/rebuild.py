@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_evonorm.layers.norm_act import NormAct
+from tf_evonorm.mistakes import Mistake
 from tf_evonorm.replace import kinds
 from tf_evonorm.replace.graph import is_graph, nested_graph, without_inputs
 from tf_evonorm.replace.positions import Plan, channels_first
@@ -59,7 +60,7 @@ def replace_norm_act(
 
     Raises:
         TypeError: model is no Keras model, or norm_act no class or function that makes layers.
-        ValueError: what cannot be understood, naming every such normalization: a model that is not functional, or
+        Mistake: what cannot be understood, naming every such normalization: a model that is not functional, or
             whose class changes what Keras models do; a layer that hides a normalization inside or cannot be copied; a
             normalization that feeds an activation and something else, or two different activations; an activation
             behind pooling, padding, noise or the like; channels that are neither last nor first; renormalization; an
@@ -77,7 +78,7 @@ def replace_norm_act(
     plan = Plan(model, keep)
     active = sum(place.apply_act for place in plan.places.values())
     if not active:
-        raise ValueError(
+        raise Mistake(
             f"a model must have a normalization followed by an activation. Received {model.name} with "
             f"{len(plan.places)} normalizations, none of them before an activation. Put `norm_act` in by hand."
         )
@@ -158,7 +159,7 @@ class _Copy:
                     new = new_layer(layer, self.norm_act, place.apply_act, place.normalization)
                     new.build(kinds.first_input(layer).shape)
                 except ValueError as reason:
-                    raise ValueError(f"norm_act must fit at {path}{layer.name}, but {reason}") from error
+                    raise Mistake(f"norm_act must fit at {path}{layer.name}, but {reason}") from error
 
 
 def _from_config(layer, path):
@@ -171,7 +172,7 @@ def _from_config(layer, path):
             _copy_vocabularies(layer, copy)
         return copy
     except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise Mistake(
             f"a layer must be rebuilt by its config. Received {path}{layer.name} ({type(layer).__name__}): {error}. "
             "Give it get_config()."
         ) from error

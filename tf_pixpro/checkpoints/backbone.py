@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from tf_evonorm.keras_generation import layered
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.checkpoints import weight_files
 
 # Where an encoder may lie in a checkpoint: a backbone file, a training run, a checkpoint of a model or of a Model
@@ -42,12 +43,12 @@ def save_backbone(encoder: tf.keras.Model, path: str) -> str:
       The path, to be given as `init_checkpoint`.
 
     Raises:
-      ValueError: if `encoder` is no built encoder, the path is a folder, or a single file cannot be written.
+      Mistake: if `encoder` is no built encoder, the path is a folder, or a single file cannot be written.
     """
     _check_encoder(encoder)
     path = os.fspath(path)
     if tf.io.gfile.isdir(path):
-        raise ValueError(
+        raise Mistake(
             f"path must be the prefix of a file. Received the folder {path!r}. Pass {os.path.join(path, 'backbone')!r}."
         )
     tf.io.gfile.makedirs(os.path.dirname(path) or ".")
@@ -73,7 +74,7 @@ def load_backbone(encoder: tf.keras.Model, path: str) -> str:
 
     Raises:
       FileNotFoundError: if there is no checkpoint at `path`.
-      ValueError: if `encoder` is no built encoder, the file is damaged, holds no encoder, or its variables are not the
+      Mistake: if `encoder` is no built encoder, the file is damaged, holds no encoder, or its variables are not the
         encoder's.
     """
     _check_encoder(encoder)
@@ -89,9 +90,7 @@ def load_backbone(encoder: tf.keras.Model, path: str) -> str:
     if place is None:
         places = ", ".join("/".join(p) for p in _PLACES)
         held = ", ".join(sorted({key.split("/")[0] for key in stored})) or "nothing"
-        raise ValueError(
-            f"a checkpoint must hold an encoder as one of {places}. Received {path!r}, which holds {held}."
-        )
+        raise Mistake(f"a checkpoint must hold an encoder as one of {places}. Received {path!r}, which holds {held}.")
     found = _below(stored, place)
     # A training run of Keras 3 keeps the encoder in that generation's own way.
     tree = encoder if any(key.startswith("_operations/") for key in found) else layered(encoder)
@@ -115,14 +114,14 @@ def check_parts(items: dict, path: str, partial: Collection[str] = ()) -> list[s
 
     Raises:
       FileNotFoundError: if there is no checkpoint at `path`.
-      ValueError: if there is no such part, or one's variables differ.
+      Mistake: if there is no such part, or one's variables differ.
     """
     stored = _variables(_checkpoint(path))
     own = _own_variables(tf.train.Checkpoint(**items))
     parts = [name for name in items if _below(stored, (name,))]
     if not parts:
         held = ", ".join(sorted({key.split("/")[0] for key in stored})) or "nothing"
-        raise ValueError(f"a checkpoint must hold one of {', '.join(items)}. Received {path!r}, which holds {held}.")
+        raise Mistake(f"a checkpoint must hold one of {', '.join(items)}. Received {path!r}, which holds {held}.")
     for name in parts:
         expected, found = _below(own, (name,)), _below(stored, (name,))
         if name in partial:
@@ -133,9 +132,9 @@ def check_parts(items: dict, path: str, partial: Collection[str] = ()) -> list[s
 
 def _check_encoder(encoder):
     if hasattr(encoder, "momentum_encoder"):
-        raise ValueError(f"an encoder is needed. Received the pretext model {encoder.name!r}. Pass its `encoder`.")
+        raise Mistake(f"an encoder is needed. Received the pretext model {encoder.name!r}. Pass its `encoder`.")
     if not isinstance(encoder, tf.keras.Model) or not encoder.built:
-        raise ValueError(f"an encoder must be a built tf.keras.Model. Received {encoder!r}. Build it before.")
+        raise Mistake(f"an encoder must be a built tf.keras.Model. Received {encoder!r}. Build it before.")
 
 
 def _checkpoint(path):
@@ -158,7 +157,7 @@ def _variables(path):
         for key in shapes:
             reader.get_tensor(key)
     except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as error:
-        raise ValueError(
+        raise Mistake(
             f"{path!r} must be a whole checkpoint of tf.train.Checkpoint. Reading it gave: {error}"
         ) from error
     names = {a.checkpoint_key: a.full_name for node in graph.nodes for a in node.attributes}
@@ -204,7 +203,7 @@ def _compare(expected, stored, path):
     # One block more or less moves all later layers by some places; names then say it in fewer words.
     faults = min(faults, _faults(*by_name) or faults, key=len)
     rest = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-    raise ValueError(
+    raise Mistake(
         f"the checkpoint must hold exactly the encoder's variables. {path!r} does not: "
         f"{'; '.join(faults[:_SHOWN])}{rest}. "
         "Build the encoder with the options that it was trained with."

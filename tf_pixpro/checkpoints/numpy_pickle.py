@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.checkpoints import unpickle
 
 _TYPE = re.compile(r"[?]|[biufc]\d{1,2}")  # numbers alone; objects could be anything
@@ -21,11 +22,11 @@ class Array(np.ndarray, unpickle.Built):
         """Takes (version, shape, type, whether in Fortran's order, bytes).
 
         Raises:
-          ValueError: if it is no such state, or of other types than numbers.
+          Mistake: if it is no such state, or of other types than numbers.
         """
         _, shape, dtype, fortran, values = state
         if not isinstance(dtype, Type) or not isinstance(values, (bytes, bytearray)):
-            raise ValueError("an array must hold numbers. Received one of another type.")
+            raise Mistake("an array must hold numbers. Received one of another type.")
         self.__setstate__((1, tuple(shape), dtype.dtype, bool(fortran), bytes(values)))
 
 
@@ -38,7 +39,7 @@ class Type(unpickle.Built):
 
     def __init__(self, code: object, *_: object):
         if not isinstance(code, str) or not _TYPE.fullmatch(code):
-            raise ValueError(f"arrays must hold numbers. Received the type {code!r}.")
+            raise Mistake(f"arrays must hold numbers. Received the type {code!r}.")
         self.dtype = np.dtype(code)
 
     def set_state(self, state: tuple) -> None:
@@ -53,7 +54,7 @@ def _reconstructed(*_: object) -> Array:
 
 def _from_buffer(values: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
     if not isinstance(dtype, Type) or not isinstance(values, (bytes, bytearray)):
-        raise ValueError("an array must hold numbers. Received one of another type.")
+        raise Mistake("an array must hold numbers. Received one of another type.")
     return np.frombuffer(bytes(values), dtype.dtype).reshape(tuple(shape), order="F" if order == "F" else "C")
 
 
@@ -97,7 +98,7 @@ def read(path: str | os.PathLike) -> Any:
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if the file holds no well-formed pickle.
+      Mistake: if the file holds no well-formed pickle.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -106,7 +107,7 @@ def read(path: str | os.PathLike) -> Any:
         with open(path, "rb") as file:
             return plain(unpickle.load(file, {"collections.OrderedDict": dict, **ALLOWED}))
     except (OSError, ValueError, EOFError, RecursionError) as error:
-        raise ValueError(f"{path!r} must be a pickle of arrays by name. {error}") from error
+        raise Mistake(f"{path!r} must be a pickle of arrays by name. {error}") from error
 
 
 def plain(tree: Any) -> Any:

@@ -13,6 +13,7 @@ import zlib
 
 import numpy as np
 
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.checkpoints import numpy_pickle, unpickle
 
 # What a storage is called, and its numbers; bfloat16 becomes float32.
@@ -53,7 +54,7 @@ def read(path: str | os.PathLike) -> object:
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if the file is of another kind, cut off, damaged, or holds no well-formed data.
+      Mistake: if the file is of another kind, cut off, damaged, or holds no well-formed data.
 
     Source: PyTorch's `torch/serialization.py`; what is called is less than `weights_only=True` allows there.
     """
@@ -67,11 +68,11 @@ def read(path: str | os.PathLike) -> object:
             if start.startswith(b"PK"):
                 return _read_zip(file)
             if start != _LEGACY:
-                raise ValueError(_foreign(start, size))
+                raise Mistake(_foreign(start, size))
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _read_legacy(data)
     except (*_DAMAGE, OSError, ValueError) as error:
-        raise ValueError(f"{path!r} {_NO_FILE}. {_sentence(error)}") from error
+        raise Mistake(f"{path!r} {_NO_FILE}. {_sentence(error)}") from error
 
 
 def write(path: str | os.PathLike, tree: object, legacy: bool = True) -> str | os.PathLike:
@@ -121,7 +122,7 @@ class _Storage:
     def fill(self, data):
         numbers = np.frombuffer(data, STORAGES[self.kind])
         if len(numbers) != self.count:
-            raise ValueError(f"Storage {self.key!r} should have {self.count} numbers. Received {len(numbers)}.")
+            raise Mistake(f"Storage {self.key!r} should have {self.count} numbers. Received {len(numbers)}.")
         if self.kind == "BFloat16Storage":
             numbers = (numbers.astype("<u4") << 16).view("<f4")
         self.numbers = numbers
@@ -172,12 +173,12 @@ class _Reader:
     def storage(self, tag, kind, key, location, count, view=None):
         name = str(kind).rpartition(".")[2]
         if tag != "storage" or name not in STORAGES or view is not None or not isinstance(count, int):
-            raise ValueError(f"Data outside the object are storages. Received {tag!r} of {kind!r}.")
+            raise Mistake(f"Data outside the object are storages. Received {tag!r} of {kind!r}.")
         return self.storages.setdefault(str(key), _Storage(name, str(key), count))
 
     def _tensor(self, storage, offset, shape, strides, *_):
         if not isinstance(storage, _Storage):
-            raise ValueError("A tensor needs a storage. Received none.")
+            raise Mistake("A tensor needs a storage. Received none.")
         return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
     def _parameter(self, tensor, *_):
@@ -186,7 +187,7 @@ class _Reader:
     def load(self, stream):
         tree = unpickle.load(stream, self.allowed, self.storage)
         if isinstance(tree, unpickle.Opaque):
-            raise ValueError(
+            raise Mistake(
                 "a checkpoint must be tensors, numbers, texts or containers. "
                 f"Received an object that asks for {tree.name}."
             )
@@ -216,7 +217,7 @@ def _resolved(tree, done=None):
 def _key(key):
     if isinstance(key, (str, bytes, int, float, bool, tuple, frozenset, type(None), unpickle.Opaque)):
         return key
-    raise ValueError(f"Keys are texts or numbers. Received {type(key).__name__}.")
+    raise Mistake(f"Keys are texts or numbers. Received {type(key).__name__}.")
 
 
 def _read_zip(file):

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_evonorm.mistakes import Mistake
+
 # What a layer's variables are called there.
 _ATTRIBUTES = {
     "weight": ("kernel", "gamma"),
@@ -36,11 +38,11 @@ def names(model: tf.keras.Model) -> dict[str, tf.Variable]:
         term, if any, a `BYOL`.
 
     Raises:
-      ValueError: if the authors' code has no such model.
+      Mistake: if the authors' code has no such model.
     """
     theirs = model.instance is None or hasattr(model.instance, "prediction")
     if not theirs or not hasattr(model.propagation, "value"):
-        raise ValueError(
+        raise Mistake(
             "the authors' code has pixel propagation, alone or with the BYOL-like term. Received a model of "
             "another kind. "
             "Save its encoder with save_backbone."
@@ -71,7 +73,7 @@ def encoder_arguments(state: dict) -> dict:
     """What the shapes of a ResNet's state dict say of it: keyword arguments of `tf_evonorm.backbones.resnet`.
 
     Raises:
-      ValueError: if it is no ResNet's.
+      Mistake: if it is no ResNet's.
     """
     found = [
         {int(m[2]) for m in map(re.compile(r"layer(\d)\.(\d+)\.").match, state) if m and int(m[1]) == n}
@@ -79,7 +81,7 @@ def encoder_arguments(state: dict) -> dict:
     ]
     blocks = tuple(map(len, found))
     if np.ndim(state.get("conv1.weight")) != 4 or not all(blocks):
-        raise ValueError(
+        raise Mistake(
             "a ResNet has conv1.weight and layer1 to layer4. Received a state dict of "
             f"{len(state)} entries such as {', '.join(map(repr, list(state)[:3])) or 'none'}."
         )
@@ -102,15 +104,13 @@ def model_arguments(state: dict) -> dict[str, dict]:
       {'encoder', 'projection', 'propagation'} and, if the branch is there, 'instance', arguments of `BYOL`.
 
     Raises:
-      ValueError: if it is not theirs.
+      Mistake: if it is not theirs.
     """
 
     def head(name):
         shapes = [np.shape(state.get(f"{name}.{layer}.weight")) for layer in ("linear1", "linear2")]
         if not all(shapes):
-            raise ValueError(
-                f"the authors' models have {name}.linear1 and {name}.linear2. Received a state dict without."
-            )
+            raise Mistake(f"the authors' models have {name}.linear1 and {name}.linear2. Received a state dict without.")
         return {"hidden": shapes[0][0], "features": shapes[1][0]}
 
     layers = 1 if "value_transform.weight" in state else 2 if "value_transform.linear1.weight" in state else 0
@@ -135,7 +135,7 @@ def load(named: dict, state: dict) -> None:
       state: name -> NumPy array in PyTorch's axis order, see `tf_pixpro.checkpoints.state_dicts.state_dict`.
 
     Raises:
-      ValueError: if a name is missing on either side, or a shape differs.
+      Mistake: if a name is missing on either side, or a shape differs.
     """
     faults = [f"{name} is missing" for name in named if name not in state]
     faults += [f"{name} has no place in the model" for name in state if name not in named]
@@ -147,9 +147,7 @@ def load(named: dict, state: dict) -> None:
             faults.append(f"{name} holds numbers that are not finite")
     if faults:
         rest = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
-        raise ValueError(
-            f"the weights must be those of the model. Received others: {'; '.join(faults[:_SHOWN])}{rest}."
-        )
+        raise Mistake(f"the weights must be those of the model. Received others: {'; '.join(faults[:_SHOWN])}{rest}.")
     for name, variable in named.items():
         variable.assign(kernel(np.asarray(state[name])).astype(tf.as_dtype(variable.dtype).name))
 
@@ -186,20 +184,16 @@ def load_buffers(model: tf.keras.Model, optimizer: tf.keras.optimizers.Optimizer
       saved: the file's `optimizer` entry.
 
     Raises:
-      ValueError: if the entry is no state of their LARS for this model.
+      Mistake: if the entry is no state of their LARS for this model.
     """
     order, slots = optimized(model), _slots(optimizer, model)
     try:
         indices = [index for group in saved["param_groups"] for index in group["params"]]
         buffers = [saved["state"][index]["momentum_buffer"] for index in indices]
     except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"optimizer must hold state and param_groups with momentum buffers. Missing: {error}."
-        ) from error
+        raise Mistake(f"optimizer must hold state and param_groups with momentum buffers. Missing: {error}.") from error
     if len(buffers) != len(order):
-        raise ValueError(
-            f"optimizer must hold {len(order)} buffers, as the model has weights. Received {len(buffers)}."
-        )
+        raise Mistake(f"optimizer must hold {len(order)} buffers, as the model has weights. Received {len(buffers)}.")
     load({name: slots[name] for name in order}, dict(zip(order, buffers)))
 
 

@@ -39,7 +39,7 @@ def read(path: str | os.PathLike) -> Any:
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if the file is of another kind, damaged, or has tensors that NumPy has no type for.
+      Mistake: if the file is of another kind, damaged, or has tensors that NumPy has no type for.
     """
     path = os.fspath(path)
     if path.endswith(".pkl"):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import pickletools
 from typing import Any, BinaryIO, Callable, Optional
 
+from tf_evonorm.mistakes import Mistake
+
 _CONSTANTS = {
     *(
         "NONE",
@@ -76,16 +78,14 @@ def load(stream: BinaryIO, allowed: dict, persistent: Optional[Callable] = None)
       The object: numbers, texts, containers, `Opaque` placeholders, and what `allowed` and `persistent` made.
 
     Raises:
-      ValueError: if the bytes are no such object, are cut off, or ask for anything else.
+      Mistake: if the bytes are no such object, are cut off, or ask for anything else.
     """
     machine = _Machine(allowed, persistent)
     try:
         for instruction, argument, _ in pickletools.genops(stream):
             machine.step(instruction.name, argument)
     except (IndexError, TypeError, KeyError, AttributeError, OverflowError, MemoryError) as error:
-        raise ValueError(
-            f"pickled data must be whole and well formed. Received data that is not: {error!r}."
-        ) from error
+        raise Mistake(f"pickled data must be whole and well formed. Received data that is not: {error!r}.") from error
     return machine.result
 
 
@@ -111,7 +111,7 @@ class _Machine:
         elif name not in ("PROTO", "FRAME"):
             operation = getattr(self, f"_{name.lower()}", None)
             if operation is None:
-                raise ValueError(f"a checkpoint needs only plain data. Received the instruction {name}.")
+                raise Mistake(f"a checkpoint needs only plain data. Received the instruction {name}.")
             operation(argument)
 
     def _marked(self):
@@ -124,7 +124,7 @@ class _Machine:
         name = ".".join(argument.split(" ", 1))
         if name.startswith("torch._utils._rebuild_") and name not in self.allowed:
             # A placeholder here would drop a weight without a word.
-            raise ValueError(f"tensors must be dense arrays or parameters. Received one that asks for {name}.")
+            raise Mistake(f"tensors must be dense arrays or parameters. Received one that asks for {name}.")
         self.stack.append(_Name(name, self.allowed[name]) if name in self.allowed else Opaque(name))
 
     def _stack_global(self, _):
@@ -137,7 +137,7 @@ class _Machine:
             self.stack.append(Opaque(function.name))
             return
         if not isinstance(function, _Name) or function.call is None:
-            raise ValueError(
+            raise Mistake(
                 f"only known functions are called. Received {getattr(function, 'name', type(function).__name__)}."
             )
         self.stack.append(function.call(*(a.name if isinstance(a, _Name) else a for a in arguments)))
@@ -147,7 +147,7 @@ class _Machine:
     def _newobj_ex(self, _):
         self.stack.pop()  # keyword arguments: only opaque classes are made with any
         if not isinstance(self.stack[-2], Opaque):
-            raise ValueError("only opaque objects have keyword arguments. Received another.")
+            raise Mistake("only opaque objects have keyword arguments. Received another.")
         self._reduce(None)
 
     def _frozenset(self, _):
@@ -163,11 +163,11 @@ class _Machine:
         elif isinstance(item, Built):
             item.set_state(state)
         elif not isinstance(item, (dict, Opaque)):  # of an ordered dict, attributes are not kept
-            raise ValueError(f"only records and dicts have attributes. Received {type(item).__name__}.")
+            raise Mistake(f"only records and dicts have attributes. Received {type(item).__name__}.")
 
     def _binpersid(self, _):
         if self.persistent is None:
-            raise ValueError("references to outside data have no place here. Received one.")
+            raise Mistake("references to outside data have no place here. Received one.")
         reference = self.stack.pop()
         self.stack.append(self.persistent(*(r.name if isinstance(r, (_Name, Opaque)) else r for r in reference)))
 
@@ -232,5 +232,5 @@ class _Machine:
 
     def _into(self, kind):
         if not isinstance(self.stack[-1], kind):
-            raise ValueError(f"items go into a {kind.__name__}. Received {type(self.stack[-1]).__name__}.")
+            raise Mistake(f"items go into a {kind.__name__}. Received {type(self.stack[-1]).__name__}.")
         return self.stack[-1]

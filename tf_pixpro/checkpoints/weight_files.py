@@ -36,11 +36,11 @@ def write(encoder: tf.keras.Model, path: str) -> str:
 
     Raises:
       Mistake: if the package safetensors is not installed.
-      ValueError: if the encoder has several parts, or two layers of one name.
+      Mistake: if the encoder has several parts, or two layers of one name.
     """
     if hasattr(encoder, "checkpoint_items"):
         parts = ", ".join(encoder.checkpoint_items)
-        raise ValueError(
+        raise Mistake(
             f"a weight file holds one encoder. Received a model of the parts {parts}. "
             "Pass its `backbone`, or a path without an ending."
         )
@@ -98,7 +98,7 @@ def _table(encoder: tf.keras.Model) -> dict[tuple, tuple[str, Any]]:
     for number, layer in enumerate(_weighted(encoder)):
         for name, weight in weight_names(layer):
             if (number, name) in table:
-                raise ValueError(
+                raise Mistake(
                     f"weights of a layer must differ in their names. Received two {layer.name}/{name}. "
                     "Pass a path without an ending, which numbers them."
                 )

@@ -59,7 +59,7 @@ def pretrain_dataset(
       Dataset of {'view1', 'view2': [b, H, W, 3] float32, 'box1', 'box2': [b, 4] float32}, static shapes.
 
     Raises:
-      ValueError: if the global batch does not divide over the replicas, or an argument is out of its range.
+      Mistake: if the global batch does not divide over the replicas, or an argument is out of its range.
       TypeError: if `changes` names what a view does not have.
       tf.errors.InvalidArgumentError: while running, when more than max_bad_share of the images so far could not be
         decoded.
@@ -93,11 +93,11 @@ def training_dataset(
       Dataset of what `prepare` gives, in batches of one replica.
 
     Raises:
-      ValueError, tf.errors.InvalidArgumentError: see `pretrain_dataset`.
+      Mistake, tf.errors.InvalidArgumentError: see `pretrain_dataset`.
     """
     per_replica, part, parts = _share_of(global_batch, input_context)
     if not 0 <= max_bad_share <= 1:
-        raise ValueError(f"max_bad_share must be in [0, 1]. Received max_bad_share={max_bad_share}.")
+        raise Mistake(f"max_bad_share must be in [0, 1]. Received max_bad_share={max_bad_share}.")
     _check_readable(source, max_bad_share)
     mine = global_batch // parts
     fails = _Failures(max_bad_share, source, shuffled=True)
@@ -187,7 +187,7 @@ def labelled_dataset(
       Dataset of {'image': [b, H, W, 3] float32 normalized, 'label': [b] int64}; the last batch may be smaller.
 
     Raises:
-      ValueError: if the source has no labels.
+      Mistake: if the source has no labels.
       tf.errors.InvalidArgumentError: while running, when more than max_bad_share of the images so far could not be
         decoded.
     """
@@ -261,7 +261,7 @@ def _check_readable(source, max_bad_share):
 def _check_size(size):
     sides = tuple(size) if isinstance(size, (tuple, list)) else ()
     if len(sides) != 2 or not all(isinstance(side, (int, np.integer)) and side > 0 for side in sides):
-        raise ValueError(f"size must be (height, width) in pixels. Received size={size!r}.")
+        raise Mistake(f"size must be (height, width) in pixels. Received size={size!r}.")
 
 
 def _share_of(global_batch, context):
@@ -270,7 +270,7 @@ def _share_of(global_batch, context):
         context.num_replicas_in_sync, context.input_pipeline_id, context.num_input_pipelines
     )  # fmt: skip
     if global_batch < 1 or global_batch % replicas:
-        raise ValueError(
+        raise Mistake(
             f"the global batch must divide over the replicas. Received {global_batch} images, {replicas} replicas. "
             f"Pass a multiple of {replicas}."
         )
@@ -360,7 +360,7 @@ class _Failures:
         known = self.seen + self.count
         if self.count > self._allowed(known):
             known = known if self.images is None else min(known, self.images)
-            raise ValueError(
+            raise Mistake(
                 f"at most {self.max_share:.2%} of the images may be undecodable. Received {self.count} of {known} in "
                 f"{self.source}, such as {', '.join(self.last)}. Repair or remove them, or raise max_bad_share."
             )

@@ -10,6 +10,8 @@ import dataclasses
 
 import numpy as np
 
+from tf_evonorm.mistakes import Mistake
+
 CLASSES = (
     ("disc", "stripes"),
     ("disc", "dots"),
@@ -58,15 +60,15 @@ def scene(index: int, seed: int = 0, size: tuple[int, int] = (128, 128), objects
       objects: fewest and most objects drawn; later ones may hide earlier ones, wholly hidden ones are left out.
 
     Raises:
-      ValueError: for a size or number of objects out of range.
+      Mistake: for a size or number of objects out of range.
     """
     height, width = size
     if min(size) < 16:
-        raise ValueError(
+        raise Mistake(
             f"a scene must have sides of 16 pixels or more. Received size={size}. Pass for example (128, 128)."
         )
     if not 1 <= objects[0] <= objects[1]:
-        raise ValueError(
+        raise Mistake(
             f"objects must be (fewest, most), at least 1. Received objects={objects}. Pass for example (2, 6)."
         )
     random = np.random.default_rng([seed, index])

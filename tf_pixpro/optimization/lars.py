@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_evonorm.mistakes import Mistake
+
 
 @tf.keras.utils.register_keras_serializable("tf_pixpro")
 class LARS(tf.keras.optimizers.SGD):
@@ -24,7 +26,7 @@ class LARS(tf.keras.optimizers.SGD):
       epsilon: keeps the ratio finite.
 
     Raises:
-      ValueError: if momentum, weight_decay or trust_coefficient is out of its range.
+      Mistake: if momentum, weight_decay or trust_coefficient is out of its range.
 
     Source: You et al., arXiv 1708.03888, as in the authors' `contrast/lars.py`: the learning rate stays outside the
       buffer, unlike
@@ -42,11 +44,11 @@ class LARS(tf.keras.optimizers.SGD):
         **kwargs: Any,
     ):
         if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1). Received momentum={momentum}.")
+            raise Mistake(f"momentum must be in [0, 1). Received momentum={momentum}.")
         if weight_decay is None or weight_decay < 0:
-            raise ValueError(f"weight_decay must be 0 or more. Received weight_decay={weight_decay}. Pass 0. for none.")
+            raise Mistake(f"weight_decay must be 0 or more. Received weight_decay={weight_decay}. Pass 0. for none.")
         if not trust_coefficient > 0:
-            raise ValueError(f"trust_coefficient must be positive. Received trust_coefficient={trust_coefficient}.")
+            raise Mistake(f"trust_coefficient must be positive. Received trust_coefficient={trust_coefficient}.")
         # SGD brings the rate, the buffers and their checkpoints. Its own `weight_decay` is the decoupled kind and stays
         # off.
         super().__init__(learning_rate, momentum=momentum, name=name, **kwargs)

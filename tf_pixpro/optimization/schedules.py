@@ -7,15 +7,17 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from tf_evonorm.mistakes import Mistake
+
 
 class _Warmup(tf.keras.optimizers.schedules.LearningRateSchedule):
     """A linear rise from peak / warmup_factor to peak over `warmup_steps`, then `after(steps since)`."""
 
     def __init__(self, peak: float, warmup_steps: int = 0, warmup_factor: float = 100.0):
         if warmup_steps < 0:
-            raise ValueError(f"warmup_steps must be 0 or more. Received warmup_steps={warmup_steps}.")
+            raise Mistake(f"warmup_steps must be 0 or more. Received warmup_steps={warmup_steps}.")
         if not warmup_factor >= 1:
-            raise ValueError(f"warmup_factor must be at least 1. Received warmup_factor={warmup_factor}.")
+            raise Mistake(f"warmup_factor must be at least 1. Received warmup_factor={warmup_factor}.")
         self.peak, self.warmup_steps, self.warmup_factor = peak, warmup_steps, warmup_factor
 
     def __call__(self, step):
@@ -42,7 +44,7 @@ class WarmupCosine(_Warmup):
       end: rate at step `steps`.
 
     Raises:
-      ValueError: if steps is not larger than warmup_steps.
+      Mistake: if steps is not larger than warmup_steps.
 
     Source: the authors' `contrast/lr_scheduler.py` (paper, section 4: cosine, 5 epochs of warm-up). A step counts from
       0.
@@ -53,7 +55,7 @@ class WarmupCosine(_Warmup):
     def __init__(self, peak: float, steps: int, warmup_steps: int = 0, warmup_factor: float = 100.0, end: float = 1e-6):
         super().__init__(peak, warmup_steps, warmup_factor)
         if steps <= warmup_steps:
-            raise ValueError(
+            raise Mistake(
                 f"steps must be larger than warmup_steps. Received steps={steps}, warmup_steps={warmup_steps}. "
                 "Train longer or shorten the warm-up."
             )
@@ -111,13 +113,13 @@ def momentum_schedule(step: tf.Tensor | int, steps: int, start: float = 0.99) ->
       A floating tensor of step's shape: 1 - (1 - start) * (cos(pi * step / steps) + 1) / 2.
 
     Raises:
-      ValueError: if steps is not positive or start is outside [0, 1].
+      Mistake: if steps is not positive or start is outside [0, 1].
 
     Source: PixPro section 4.1 and the authors' `_momentum_update_key_encoder`.
     """
     if steps < 1:
-        raise ValueError(f"steps must be at least 1. Received steps={steps}.")
+        raise Mistake(f"steps must be at least 1. Received steps={steps}.")
     if not 0 <= start <= 1:
-        raise ValueError(f"start must be in [0, 1]. Received start={start}.")
+        raise Mistake(f"start must be in [0, 1]. Received start={start}.")
     progress = tf.cast(step, tf.keras.backend.floatx()) / steps
     return 1 - (1 - start) * (tf.cos(math.pi * progress) + 1) / 2

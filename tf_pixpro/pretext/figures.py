@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.geometry import cell_distances, positive_mask
 from tf_pixpro.pretext.layers import unit
 from tf_pixpro.views.augment import denormalized
@@ -77,7 +78,7 @@ def similarity_figure(
     rows, columns = features1.shape[:2]
     row, column = cell if cell is not None else (rows // 2, columns // 2)
     if not (0 <= row < rows and 0 <= column < columns):
-        raise ValueError(f"cell must lie inside the map of {rows} x {columns}. Received cell={cell}.")
+        raise Mistake(f"cell must lie inside the map of {rows} x {columns}. Received cell={cell}.")
     maps = [features @ features1[row, column] for features in (features1, features2)]
     low, high = min(m.min() for m in maps), max(m.max() for m in maps)
     figure, axes = _axes(3, title or f"cosine similarity with the marked cell, {low:.2f} to {high:.2f}")

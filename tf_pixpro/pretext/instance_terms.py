@@ -70,7 +70,7 @@ class BYOL(_InstanceTerm):
     Input shape: [B, h, w, C]. Output shape: [B, D], the query vectors, of unit length.
 
     Raises:
-      ValueError: if hidden or features is not positive.
+      Mistake: if hidden or features is not positive.
 
     Source: the authors' `contrast/models/PixPro.py` with `--pixpro-ins-loss-weight`. There a fixed 7x7 average ties it
       to views of 224
@@ -123,7 +123,7 @@ class SimCLR(_InstanceTerm):
     Input shape: [B, h, w, C]. Output shape: [B, D], the query vectors, of unit length.
 
     Raises:
-      ValueError: if temperature, hidden or features is not positive.
+      Mistake: if temperature, hidden or features is not positive.
 
     Source: PixPro section 3.3 (weight 1 beside the pixel term); the authors' released code has `BYOL` instead. SimCLR
       (arXiv

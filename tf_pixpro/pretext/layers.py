@@ -9,6 +9,7 @@ import tensorflow as tf
 from tf_evonorm import functional
 from tf_evonorm.keras_generation import KERAS_2
 from tf_evonorm.layers import BatchNormAct
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.pretext.pairwise import check_block, rowwise
 
 
@@ -47,7 +48,7 @@ class ProjectionHead(tf.keras.layers.Layer):
     Input shape: [B, h, w, C]. Output shape: [B, h, w, D].
 
     Raises:
-      ValueError: if hidden or features is not positive, or the input's channels are unknown when the layer is built.
+      Mistake: if hidden or features is not positive, or the input's channels are unknown when the layer is built.
 
     Source: PixPro section 3.2 and the authors' `MLP2d`. Hidden is 4096 in their code; readers of the paper quote 2048.
       Weights and
@@ -67,13 +68,13 @@ class ProjectionHead(tf.keras.layers.Layer):
         super().__init__(name=name, dtype=dtype, trainable=trainable)
         for name, value in (("hidden", hidden), ("features", features)):
             if value < 1:
-                raise ValueError(f"{name} must be at least 1. Received {name}={value}.")
+                raise Mistake(f"{name} must be at least 1. Received {name}={value}.")
         self.hidden, self.features, self.synchronized = hidden, features, synchronized
 
     def build(self, input_shape):
         channels = input_shape[-1]
         if channels is None:
-            raise ValueError(f"the last axis must be known. Received input shape {tuple(input_shape)}.")
+            raise Mistake(f"the last axis must be known. Received input shape {tuple(input_shape)}.")
         self.expand = pointwise(self.hidden, channels, name="expand", dtype=self.dtype_policy)
         self.norm = BatchNormAct("relu", synchronized=self.synchronized, name="norm", dtype=self.dtype_policy)
         self.reduce = pointwise(self.features, self.hidden, name="reduce", dtype=self.dtype_policy)
@@ -115,7 +116,7 @@ class PixelPropagation(tf.keras.layers.Layer):
       bfloat16 policies.
 
     Raises:
-      ValueError: if sharpness or block is not positive, value_layers is not 0, 1 or 2, or clamp is negative
+      Mistake: if sharpness or block is not positive, value_layers is not 0, 1 or 2, or clamp is negative
         while sharpness is not an integer.
 
     Source: PixPro section 3.2, equations 3 and 4. As in the authors' `featprop`, values are of unit length (the paper
@@ -137,11 +138,11 @@ class PixelPropagation(tf.keras.layers.Layer):
     ):
         super().__init__(autocast=False, name=name, dtype=dtype, trainable=trainable)
         if not sharpness > 0:
-            raise ValueError(f"sharpness must be positive. Received sharpness={sharpness}.")
+            raise Mistake(f"sharpness must be positive. Received sharpness={sharpness}.")
         if value_layers not in (0, 1, 2):
-            raise ValueError(f"value_layers must be 0, 1 or 2. Received value_layers={value_layers}.")
+            raise Mistake(f"value_layers must be 0, 1 or 2. Received value_layers={value_layers}.")
         if clamp < 0 and sharpness != int(sharpness):
-            raise ValueError(
+            raise Mistake(
                 f"a negative similarity has no fractional power. Received clamp={clamp}, sharpness={sharpness}. "
                 "Pass clamp=0. or an integer sharpness."
             )

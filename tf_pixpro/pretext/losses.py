@@ -8,6 +8,7 @@ import functools
 import tensorflow as tf
 
 from tf_evonorm import functional
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.pretext.pairwise import BlockPairs
 
 _NEVER = -1e30  # a logit that takes no part; minus infinity would make slopes of 0 * infinity
@@ -28,7 +29,7 @@ def pixel_consistency(prediction: tf.Tensor, target: tf.Tensor, mask: tf.Tensor 
       positives.
 
     Raises:
-      ValueError: if the two maps differ in shape.
+      Mistake: if the two maps differ in shape.
 
     Source: PixPro section 3.2, equation 5. The factor 2 (the paper has none) and the 1e-6 in the denominator are the
       authors' code.
@@ -57,7 +58,7 @@ def pixel_contrast(
       [B], not negative; 0 for an image without positives.
 
     Raises:
-      ValueError: if the two maps differ in shape or the temperature is not positive.
+      Mistake: if the two maps differ in shape or the temperature is not positive.
 
     Source: PixPro section 3.1, equation 2; never released by the authors. The logarithm is taken pixel by pixel and the
       mean over the
@@ -92,7 +93,7 @@ def instance_contrast(query: tf.Tensor, key: tf.Tensor, same_view: tf.Tensor, te
       [B], not negative. Keys get no gradient.
 
     Raises:
-      ValueError: if the temperature is not positive.
+      Mistake: if the temperature is not positive.
 
     Source: SimCLR, arXiv 2002.05709, equation 1, which the paper adds to its pixel term (section 3.3). There both views
       go through one
@@ -116,20 +117,20 @@ def instance_contrast(query: tf.Tensor, key: tf.Tensor, same_view: tf.Tensor, te
 def check_temperature(temperature: float) -> None:
     """Refuses a temperature that is not positive."""
     if not temperature > 0:
-        raise ValueError(f"temperature must be positive. Received temperature={temperature}. Pass for example 0.3.")
+        raise Mistake(f"temperature must be positive. Received temperature={temperature}. Pass for example 0.3.")
 
 
 def check_weight(weight: float) -> None:
     """Refuses a negative weight of a term."""
     if not weight >= 0:
-        raise ValueError(f"the weight of a term must not be negative. Received weight={weight}. Pass for example 1.")
+        raise Mistake(f"the weight of a term must not be negative. Received weight={weight}. Pass for example 1.")
 
 
 def _per_pixel(function, query, key, mask):
     """`function(query, key, mask)` of pixels in a row, [B, h*w, k], all at once or in blocks."""
     query, key = (functional.raised(tf.convert_to_tensor(value)) for value in (query, key))
     if not query.shape.is_compatible_with(key.shape):
-        raise ValueError(f"both must be maps of one shape [B, h, w, D]. Received {query.shape} and {key.shape}.")
+        raise Mistake(f"both must be maps of one shape [B, h, w, D]. Received {query.shape} and {key.shape}.")
     query, key = _flat(query), _flat(tf.cast(key, query.dtype))
     if isinstance(mask, BlockPairs):
         return mask.per_pixel(function, query, key)

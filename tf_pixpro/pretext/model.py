@@ -8,6 +8,7 @@ from typing import Any, Optional, Union
 import tensorflow as tf
 
 from tf_evonorm.keras_generation import gradient_norm, scaled, unscaled, variables
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.geometry import positive_mask
 from tf_pixpro.optimization import momentum_schedule
 from tf_pixpro.pretext.layers import unit
@@ -44,7 +45,7 @@ class PixPro(tf.keras.Model):
       name, dtype, trainable: as in `tf.keras.Model`.
 
     Raises:
-      ValueError: if the encoder has no such level, is not built, or cannot be copied; if levels differ in channels; if
+      Mistake: if the encoder has no such level, is not built, or cannot be copied; if levels differ in channels; if
         a weight is negative or leaves nothing to learn; if there are two terms of a kind, or `terms` and arguments that
         it replaces.
 
@@ -211,7 +212,7 @@ class PixPro(tf.keras.Model):
           weights.
 
         Raises:
-          ValueError: if the batch lacks an entry.
+          Mistake: if the batch lacks an entry.
         """
         view1, view2, box1, box2 = _entries(batch)
         logs = {"momentum": self.current_momentum()}
@@ -329,7 +330,7 @@ def _entries(batch):
     missing = [name for name in names if not hasattr(batch, "keys") or name not in batch]
     if missing:
         received = sorted(batch) if hasattr(batch, "keys") else type(batch).__name__
-        raise ValueError(f"a batch must hold {', '.join(names)}. Received {received}. Make it with tf_pixpro.data.")
+        raise Mistake(f"a batch must hold {', '.join(names)}. Received {received}. Make it with tf_pixpro.data.")
     return [batch[name] for name in names]
 
 
@@ -355,10 +356,10 @@ def _level_shape(encoder, levels):
     if missing or not levels:
         known = ", ".join(map(repr, shapes)) if shapes else "no dict of levels"
         wanted = ", ".join(map(repr, missing)) or "one at least"
-        raise ValueError(f"the encoder must give level {wanted}. Received an encoder with {known}.")
+        raise Mistake(f"the encoder must give level {wanted}. Received an encoder with {known}.")
     channels = {shapes[level][-1] for level in levels}
     if len(channels) > 1:
-        raise ValueError(
+        raise Mistake(
             f"levels {', '.join(levels)} share their heads and must have equal channels. Received {sorted(channels)}. "
             "Put a pyramid on the encoder."
         )
@@ -376,7 +377,7 @@ def _copy(layer, shape=None):
     try:
         copy = type(layer).from_config({**config, "name": f"momentum_{layer.name}"})
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise ValueError(
+        raise Mistake(
             f"the momentum branch is made from get_config(), which must describe {type(layer).__name__} fully. "
             f"Received: {error}. Build the encoder as a functional model or give it get_config."
         ) from error

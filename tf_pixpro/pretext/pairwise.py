@@ -9,6 +9,7 @@ from typing import Callable
 
 import tensorflow as tf
 
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.geometry import cell_centres, centre_distances, longer_diagonal
 
 
@@ -28,7 +29,7 @@ def rowwise(function: Callable, rows: Sequence[tf.Tensor], whole: Sequence[tf.Te
       [B, n, k], what `function(*rows, *whole)` gives, with its first derivatives.
 
     Raises:
-      ValueError: if block is not positive.
+      Mistake: if block is not positive.
     """
     check_block(block)
     if rows[0].shape[1] is not None and rows[0].shape[1] <= block:
@@ -46,7 +47,7 @@ def rowwise(function: Callable, rows: Sequence[tf.Tensor], whole: Sequence[tf.Te
 def check_block(block: int | None) -> None:
     """Refuses a block size that is not a positive number; None is for no blocks."""
     if block is not None and block < 1:
-        raise ValueError(f"block must be at least 1. Received block={block}. Pass pixels at a time, or None for all.")
+        raise Mistake(f"block must be at least 1. Received block={block}. Pass pixels at a time, or None for all.")
 
 
 class _Blocks:

@@ -25,7 +25,7 @@ class PixContrast(PixPro):
         as in `PixPro`.
 
     Raises:
-      ValueError: as `PixPro`, and if the temperature is not positive.
+      Mistake: as `PixPro`, and if the temperature is not positive.
 
     Source: PixPro section 3.1, equation 2; never released by the authors. 'loss' is the sum of both directions.
     """

@@ -52,7 +52,7 @@ class PixelConsistency(_PixelTerm):
       weight: factor of the loss in the sum of terms.
 
     Raises:
-      ValueError: if the weight is negative.
+      Mistake: if the weight is negative.
 
     Source: PixPro section 3.2.
     """
@@ -97,7 +97,7 @@ class PixelContrast(_PixelTerm):
       weight: factor of the loss in the sum of terms.
 
     Raises:
-      ValueError: if the temperature is not positive or the weight is negative.
+      Mistake: if the temperature is not positive or the weight is negative.
 
     Source: PixPro section 3.1, equation 2; never released by the authors.
     """

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from official.core import base_task, config_definitions
 
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.checkpoints import save_backbone
 from tf_pixpro.pretext.model import PixPro
 from tf_pixpro.pretext.probe import nearest_neighbour_accuracy, pooled_features
@@ -55,7 +56,7 @@ class PixProTask(ObjectTask, base_task.Task):
       logging_dir: folder of the checkpoints. The images resume at the step of the latest one.
 
     Raises:
-      ValueError: from the first step, if jit_compile meets several replicas.
+      Mistake: from the first step, if jit_compile meets several replicas.
     """
 
     def __init__(
@@ -81,9 +82,7 @@ class PixProTask(ObjectTask, base_task.Task):
         if params.is_training:
             return self._make_views(input_context, loop.latest_step(self.logging_dir))
         if self.evaluation is None:
-            raise ValueError(
-                "evaluation needs images. Received evaluation=None. Pass a Probe, or run with mode='train'."
-            )
+            raise Mistake("evaluation needs images. Received evaluation=None. Pass a Probe, or run with mode='train'.")
         if not isinstance(self.evaluation, Probe):
             return self.evaluation(input_context)
         parts = ((self.evaluation.bank, False), (self.evaluation.queries, True))
@@ -164,7 +163,7 @@ def pretrain(
       (the trained `PixPro`, results of the last evaluation as a dict, empty if there was none).
 
     Raises:
-      ValueError, FloatingPointError: see `tf_pixpro.train.loop.run`.
+      Mistake, FloatingPointError: see `tf_pixpro.train.loop.run`.
     """
 
     def draw(trainer):

@@ -22,6 +22,8 @@ import numpy as np
 import tensorflow as tf
 from official.modeling import performance
 
+from tf_evonorm.mistakes import Mistake
+
 
 class NonFiniteSteps(tf.keras.metrics.Metric):
     """Number of steps since the first one whose loss or gradient was not finite on any replica, that one included.
@@ -111,11 +113,11 @@ def compiled(step: Callable, jit_compile: bool) -> Callable:
     """A step as it is, or compiled by XLA as a whole.
 
     Raises:
-      ValueError: if jit_compile is set on several replicas.
+      Mistake: if jit_compile is set on several replicas.
     """
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if jit_compile and replicas > 1:
-        raise ValueError(
+        raise Mistake(
             f"XLA compiles the step of one replica. Received jit_compile=True on {replicas} replicas. Turn "
             "one of them off."
         )

@@ -8,6 +8,8 @@ import numpy as np
 from official.vision.evaluation import coco_utils
 from official.vision.evaluation.coco_evaluator import COCOEvaluator
 
+from tf_evonorm.mistakes import Mistake
+
 KINDS = ("coco", "voc", "voc07")
 
 
@@ -20,15 +22,15 @@ def coco_scores(kind: str, annotation_file: str, masks: bool) -> COCOEvaluator:
       masks: whether instance masks are scored too ('coco' only).
 
     Raises:
-      ValueError: if kind is unknown, or Pascal's is asked for masks, or there are no annotations.
+      Mistake: if kind is unknown, or Pascal's is asked for masks, or there are no annotations.
     """
     if kind not in KINDS or (masks and kind != "coco"):
-        raise ValueError(
+        raise Mistake(
             f"scores must be one of {', '.join(KINDS)}, 'coco' where masks are scored. "
             f"Received {kind!r}, masks={masks}."
         )
     if not annotation_file:
-        raise ValueError(
+        raise Mistake(
             "evaluation needs annotation_file. Received none. "
             "Pass the SPLIT_annotations.json that lies beside the records."
         )

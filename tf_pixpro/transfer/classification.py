@@ -10,6 +10,7 @@ from official.vision.configs import image_classification as configs
 from official.vision.modeling import classification_model
 from official.vision.tasks import image_classification
 
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.checkpoints import load_backbone
 from tf_pixpro.train import loop
 from tf_pixpro.train.task import ObjectTask
@@ -51,7 +52,7 @@ class ClassificationTask(ObjectTask, image_classification.ImageClassificationTas
         optimizer: Callable[[], tf.keras.optimizers.Optimizer] | None = None,
     ):
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1). Received label_smoothing={label_smoothing}.")
+            raise Mistake(f"label_smoothing must lie in [0, 1). Received label_smoothing={label_smoothing}.")
         config = configs.ImageClassificationTask(
             model=configs.ImageClassificationModel(num_classes=num_classes),
             losses=configs.Losses(one_hot=True, label_smoothing=label_smoothing),

@@ -14,6 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.geometry import crop_box, flip_box
 from tf_pixpro.views.colour import adjusted_hue, blurred, brightened, contrasted, gray, saturated, solarized
 from tf_pixpro.views.decode import decode_image, image_size
@@ -40,7 +41,7 @@ class View:
         turn, shear and shift the image, of which the box knows nothing.
 
     Raises:
-      ValueError: scale or ratio does not rise, an area beyond the image, or a probability outside 0..1.
+      Mistake: scale or ratio does not rise, an area beyond the image, or a probability outside 0..1.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -60,17 +61,17 @@ class View:
 
     def __post_init__(self):
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(
+            raise Mistake(
                 f"scale must be two rising shares of the area. Received scale={self.scale}. Pass e.g. (0.08, 1.0)."
             )
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(
+            raise Mistake(
                 f"ratio must be two rising quotients of width and height. Received ratio={self.ratio}. Pass "
                 "e.g. (0.75, 1.33)."
             )
         for name in ("flip", "vertical_flip", "jitter", "gray", "blur", "solarize"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be a probability, 0 to 1. Received {name}={getattr(self, name)}.")
+                raise Mistake(f"{name} must be a probability, 0 to 1. Received {name}={getattr(self, name)}.")
 
 
 _STRONG = View(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
@@ -114,7 +115,7 @@ def two_views(
       float32}.
 
     Raises:
-      ValueError: for an unknown recipe, or a value outside its range.
+      Mistake: for an unknown recipe, or a value outside its range.
       TypeError: a `View` has no such attribute.
       tf.errors.InvalidArgumentError: when run, if the bytes are no image.
 
@@ -137,7 +138,7 @@ def recipe_views(recipe: str | tuple[View, View], **changes: Any) -> tuple[View,
     views: Any = recipe
     if isinstance(recipe, str):
         if recipe not in RECIPES:
-            raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, or two Views. Received recipe={recipe!r}.")
+            raise Mistake(f"recipe must be one of {', '.join(RECIPES)}, or two Views. Received recipe={recipe!r}.")
         views = RECIPES[recipe]
     changes = {name: tuple(value) if isinstance(value, Sequence) else value for name, value in changes.items()}
     one, two = (dataclasses.replace(view, **changes) for view in views)

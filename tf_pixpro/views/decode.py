@@ -103,7 +103,7 @@ def decode_image(image_bytes: tf.Tensor, exif: bool = True, bits: int = 16, pill
       [H, W, 3] uint8.
 
     Raises:
-      ValueError: bits is out of range.
+      Mistake: bits is out of range.
       tf.errors.InvalidArgumentError: when run in a graph, if the bytes cannot be decoded.
       Mistake: likewise, when run eagerly and through Pillow.
     """
@@ -132,7 +132,7 @@ def decode_array(
       [H, W, 3] uint8.
 
     Raises:
-      ValueError: bits is out of range.
+      Mistake: bits is out of range.
       Mistake: the bytes are no image, or one that cannot be decoded, is too large or has no range to scale by.
     """
     _check_bits(bits)
@@ -210,9 +210,7 @@ def orientation(image_bytes: tf.Tensor, pillow: bool = True) -> tf.Tensor:
 
 def _check_bits(bits):
     if not isinstance(bits, (int, np.integer)) or not 9 <= bits <= 16:
-        raise ValueError(
-            f"bits must be 9 to 16, those in use of 16-bit channels. Received bits={bits!r}. Pass 12 or 16."
-        )
+        raise Mistake(f"bits must be 9 to 16, those in use of 16-bit channels. Received bits={bits!r}. Pass 12 or 16.")
 
 
 # TensorFlow

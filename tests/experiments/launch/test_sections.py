@@ -1,17 +1,26 @@
 """Sections of a config: arguments are checked before the constructor runs; its own TypeErrors are bugs."""
 
+import functools
+
 import pytest
+import tensorflow as tf
 
 from experiments.launch import sections
 from tf_evonorm.mistakes import Mistake
 
 
 class Engine:
+    """As of this project, where a wrong argument is a Mistake."""
+
+    __module__ = "tf_pixpro.engine"
+
     def __init__(self, power, fuel="petrol"):
         if power < 0:
-            raise ValueError(f"power must be positive. Received power={power}.")
+            raise Mistake(f"power must be positive. Received power={power}.")
         if fuel == "bug":
             len(5)
+        if fuel == "other bug":
+            int("five")
         self.power, self.fuel = power, fuel
 
 
@@ -29,6 +38,14 @@ class Engine:
 def test_wrong_sections_are_mistakes_that_name_them(section, words):
     with pytest.raises(Mistake, match=words):
         sections.build(Engine, "engine", section)
+
+
+def test_a_value_error_is_a_mistake_where_keras_raises_it():
+    with pytest.raises(Mistake, match=r"^config\.optimizer: .*momentum"):
+        sections.build(tf.keras.optimizers.SGD, "optimizer", {"momentum": 7.0})
+    with pytest.raises(ValueError, match="invalid literal") as raised:
+        sections.build(functools.partial(Engine, fuel="other bug"), "engine", {"power": 1})
+    assert not isinstance(raised.value, Mistake)
 
 
 def test_a_type_error_from_inside_the_constructor_is_no_mistake():

@@ -48,7 +48,7 @@ class GraphLayer(NormAct):
     Input and output shape: [B, ..., C] floating point of rank 2 or more, any size but C unknown. Inside all is float32.
 
     Raises:
-      ValueError: a wrong graph, groups that do not divide the channels, momentum outside 0..1.
+      Mistake: a wrong graph, groups that do not divide the channels, momentum outside 0..1.
 
     Source: EvoNorm paper, section 3 and Table 1: the affine, and that averages move of what stands inside the root.
       Momentum and first values of variances as in the authors' layers; a moving mean starts at 0. The gradient of
@@ -225,7 +225,7 @@ def layer_from_graph(graph: Graph | str | os.PathLike, **options: Any) -> Callab
         layer.
 
     Raises:
-      ValueError: the file holds no graph, or there is no found layer of this name.
+      Mistake: the file holds no graph, or there is no found layer of this name.
       FileNotFoundError: there is no file.
     """
     if isinstance(graph, str) and graph.startswith(found.PREFIX):

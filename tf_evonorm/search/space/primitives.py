@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
+from tf_evonorm.mistakes import Mistake
+
 ELEMENTWISE = {
     "add": 2,
     "mul": 2,
@@ -90,12 +92,12 @@ def draw(rng: np.random.Generator, by: str = "families", without: Collection[str
       without: index sets that are never drawn, such as ("batch",).
 
     Raises:
-      ValueError: for an unknown `by` or index set.
+      Mistake: for an unknown `by` or index set.
 
     Source: EvoNorm paper, section 3 ("uniformly"), which does not say which of the two.
     """
     if by not in DRAWS or set(without) - set(OVER) or set(without) == set(OVER):
-        raise ValueError(
+        raise Mistake(
             f"by must be one of {DRAWS} and without a proper subset of {OVER}. Received by={by!r}, without={without!r}."
         )
     sets = [over for over in OVER if over not in without]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
+from tf_evonorm.mistakes import Mistake
 from tf_evonorm.search.space.graph import Graph, Space, mutate, sample
 
 METHODS = ("pareto", "average", "random")
@@ -50,7 +51,7 @@ class Rules:
       space: space of newcomers and mutations.
 
     Raises:
-      ValueError: for an unknown method, or a number outside its range.
+      Mistake: for an unknown method, or a number outside its range.
 
     Source: EvoNorm paper, section 4: tournaments of 5 %, Pareto. A window of 2,500 and a share of newcomers of one half
       are from memory of its appendix and could not be confirmed; the paper does not give the size of the first
@@ -66,11 +67,9 @@ class Rules:
 
     def __post_init__(self):
         if self.method not in METHODS:
-            raise ValueError(
-                f"method must be one of {METHODS}. Received method={self.method!r}. The paper's is 'pareto'."
-            )
+            raise Mistake(f"method must be one of {METHODS}. Received method={self.method!r}. The paper's is 'pareto'.")
         if self.window < 1 or self.initial < 1 or not 0 < self.tournament <= 1 or not 0 <= self.newcomers <= 1:
-            raise ValueError(
+            raise Mistake(
                 "window and initial must be positive, tournament in (0, 1] and newcomers in [0, 1]. "
                 f"Received window={self.window}, initial={self.initial}, tournament={self.tournament}, "
                 f"newcomers={self.newcomers}. The defaults are the paper's."

@@ -14,6 +14,7 @@ from typing import Callable, Optional
 import numpy as np
 import tensorflow as tf
 
+from tf_evonorm.mistakes import Mistake
 from tf_evonorm.search.space.graph import Graph
 from tf_evonorm.search.space.graph_layer import layer_from_graph
 from tf_evonorm.search.trial import rejection
@@ -41,7 +42,7 @@ class Candidate:
       curve: a test of the training loss before that of quality, which the paper does not have; None skips it.
 
     Raises:
-      ValueError: if the training crops are larger than the images.
+      Mistake: if the training crops are larger than the images.
 
     Source: EvoNorm paper, section 4, which does not say which of its tests runs first.
     """
@@ -59,7 +60,7 @@ class Candidate:
     def __post_init__(self):
         side, crop = min(self.images.train.shape[1:3]), self.training.crop
         if crop > side:
-            raise ValueError(
+            raise Mistake(
                 f"training.crop must fit into the images. Received crop={crop} for images of {side} pixels. "
                 "Lower the crop or take larger images."
             )

@@ -10,6 +10,7 @@ from typing import Callable
 import numpy as np
 import tensorflow as tf
 
+from tf_evonorm.mistakes import Mistake
 from tf_evonorm.search.trial.anchors import Anchor, NormAct
 
 
@@ -46,7 +47,7 @@ class Training:
       held_out_batch: images per batch where accuracy is measured.
 
     Raises:
-      ValueError: for an unknown schedule.
+      Mistake: for an unknown schedule.
 
     Source: EvoNorm paper, section 4 and the appendix of its first version: the B series with 2,000 steps and a
       constant rate, the S series with 5,000 steps and cosine. The paper does not say whether crops are flipped.
@@ -64,7 +65,7 @@ class Training:
 
     def __post_init__(self):
         if self.schedule not in ("constant", "cosine"):
-            raise ValueError(
+            raise Mistake(
                 f"schedule must be 'constant' or 'cosine'. Received schedule={self.schedule!r}. "
                 "The paper's S series takes 'cosine'."
             )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from tf_evonorm.mistakes import Mistake
 from tf_evonorm.search.trial.proxy_task import Run, cross_entropy
 
 NOT_FINITE = "not finite while training"
@@ -65,7 +66,7 @@ class LearningCurve:
         last `WINDOW` steps.
 
     Raises:
-      ValueError: steps that do not ascend, or an anchor without one limit for each step.
+      Mistake: steps that do not ascend, or an anchor without one limit for each step.
 
     Limits belong to one training; `experiments.benchmark curves` calibrates them on the candidates of a search.
     """
@@ -76,10 +77,10 @@ class LearningCurve:
     def __post_init__(self):
         steps, limits = tuple(self.steps), {name: tuple(values) for name, values in self.limits.items()}
         if not steps or list(steps) != sorted(set(steps)) or steps[0] < 1:
-            raise ValueError(f"steps must be positive and ascend. Received steps={steps}. Pass (20, 40, 80).")
+            raise Mistake(f"steps must be positive and ascend. Received steps={steps}. Pass (20, 40, 80).")
         wrong = [name for name, values in limits.items() if len(values) != len(steps)]
         if wrong:
-            raise ValueError(
+            raise Mistake(
                 f"limits must have one loss for each of the {len(steps)} steps. Received {limits[wrong[0]]} for "
                 f"{wrong[0]}. Calibrate them with experiments.benchmark curves."
             )

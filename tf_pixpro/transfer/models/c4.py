@@ -14,6 +14,7 @@ from official.vision.configs import maskrcnn
 from official.vision.modeling import factory, maskrcnn_model
 from official.vision.ops import anchor
 
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.transfer.models.detectors import call_rcnn
 from tf_pixpro.transfer.models.head_norms import replace_norms
 
@@ -138,19 +139,19 @@ def mask_rcnn_c4(
       normalization; its anchors are `octave_anchors`.
 
     Raises:
-      ValueError: if the levels are not 4, or regions are not twice the size that level 5 halves.
+      Mistake: if the levels are not 4, or regions are not twice the size that level 5 halves.
 
     Source: detectron2's R50-C4 with `Res5ROIHeadsExtraNorm`, as PixPro and MoCo use it. Differences: Model
       Garden's region proposals have a normalization, its RoI align takes one sample per bin, and images lie in a frame
       of one size.
     """
     if (params.min_level, params.max_level) != (4, 4) or params.decoder.type != "identity":
-        raise ValueError(
+        raise Mistake(
             f"C4 has region proposals on level 4 alone. Received levels {params.min_level} to {params.max_level} "
             f"with decoder {params.decoder.type!r}. Pass min_level=max_level=4 and decoder.type='identity'."
         )
     if params.include_mask and (params.mask_roi_aligner.crop_size % 2 or params.mask_head.upsample_factor != 1):
-        raise ValueError(
+        raise Mistake(
             "level 5 halves a region's features and the mask head doubles them. Received mask_roi_aligner.crop_size="
             f"{params.mask_roi_aligner.crop_size}, mask_head.upsample_factor={params.mask_head.upsample_factor}. "
             "Pass 14 and 1."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tf_evonorm.mistakes import Mistake
+
 MODES = ("inference", "training")
 
 
@@ -19,7 +21,7 @@ class Frozen(tf.keras.Model):
         fits encoders whose features differ in size.
 
     Raises:
-      ValueError: if the mode is another one.
+      Mistake: if the mode is another one.
 
     Source: PixPro's linear evaluation, which does not standardize. The authors' `main_linear.py` freezes the weights
       and leaves the network in training mode. Standardizing is usual for linear probes elsewhere (He et al. 2021,
@@ -34,7 +36,7 @@ class Frozen(tf.keras.Model):
         name: str = "frozen",
     ):
         if mode not in MODES:
-            raise ValueError(f"the mode of a frozen encoder must be {' or '.join(MODES)}. Received mode={mode!r}.")
+            raise Mistake(f"the mode of a frozen encoder must be {' or '.join(MODES)}. Received mode={mode!r}.")
         super().__init__(name=name)
         self.encoder, self.mode, self.norm = encoder, mode, None
         if standardize:

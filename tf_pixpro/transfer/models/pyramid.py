@@ -8,6 +8,7 @@ import tensorflow as tf
 from official.vision.modeling.decoders.fpn import FPN
 from official.vision.modeling.heads.dense_prediction_heads import RetinaNetHead
 
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.checkpoints import check_parts
 
 
@@ -35,7 +36,7 @@ def pyramid(
       The model; give it to `PixPro(..., level=...)`.
 
     Raises:
-      ValueError: if the levels are not rising or not the backbone's, or towers is negative.
+      Mistake: if the levels are not rising or not the backbone's, or towers is negative.
     """
     return Pyramid(backbone, min_level, max_level, filters, towers, synchronized, name=name)
 
@@ -67,13 +68,13 @@ class Pyramid(tf.keras.Model):
         super().__init__(name=name)
         specs = getattr(backbone, "output_specs", {})
         if str(min_level) not in specs or not min_level <= max_level:
-            raise ValueError(
+            raise Mistake(
                 f"a pyramid begins at a level of the backbone and rises. Received min_level={min_level}, "
                 f"max_level={max_level} on "
                 f"{', '.join(specs) or 'no levels'}."
             )
         if towers < 0:
-            raise ValueError(f"towers must be 0 or more convolutions. Received towers={towers}.")
+            raise Mistake(f"towers must be 0 or more convolutions. Received towers={towers}.")
         self.min_level, self.max_level, self.filters = min_level, max_level, filters
         self.towers, self.synchronized = towers, synchronized
         self.backbone = backbone
@@ -141,21 +142,21 @@ def load_parts(detector: tf.keras.Model, path: str, parts: Sequence[str] | None 
       Names of the parts that were read; a detector without `head` (Mask R-CNN) gets backbone and decoder.
 
     Raises:
-      ValueError: if a part that both have differs in its variables, or one that must be read is not in both; nothing is
+      Mistake: if a part that both have differs in its variables, or one that must be read is not in both; nothing is
         read then. Prediction layers, which only the detector has, stay as they are.
     """
     items = dict(detector.checkpoint_items)
     wanted = list(items) if parts is None else list(parts)
     strange = [name for name in wanted if name not in items]
     if strange or not wanted:
-        raise ValueError(
+        raise Mistake(
             f"parts must be some of the model's, {', '.join(items)}. "
             f"Received {', '.join(strange) or 'none'} to be read from {path!r}."
         )
     found = check_parts({name: items[name] for name in wanted}, path, partial=("head",))
     missing = [name for name in wanted if name not in found]
     if missing and parts is not None:
-        raise ValueError(
+        raise Mistake(
             f"the checkpoint must hold {', '.join(wanted)}. Received {path!r} without {', '.join(missing)}. "
             "Pre-train with a pyramid "
             "that has it, or leave it out."

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tf_evonorm.mistakes import Mistake
+
 
 def slide(logits_of: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, size: int, stride: int) -> tf.Tensor:
     """Averages logits over all windows that a pixel lies in.
@@ -20,13 +22,13 @@ def slide(logits_of: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, size: 
       [B, H, W, C] float32.
 
     Raises:
-      ValueError: if stride is not from 1 to size, or H or W is unknown.
+      Mistake: if stride is not from 1 to size, or H or W is unknown.
 
     Source: sliding-window evaluation as in mmsegmentation's "slide" mode, which the FCN protocol names.
     """
     height, width = images.shape[1:3]
     if not 1 <= stride <= size or height is None or width is None:
-        raise ValueError(
+        raise Mistake(
             f"windows need 1 <= stride <= size and images of known size. "
             f"Received size={size}, stride={stride}, images {images.shape}."
         )

@@ -205,7 +205,7 @@ def fraction(images: Sequence[AnnotatedImage], share: float) -> list[AnnotatedIm
       Those whose number has a SHA-256 below that share of all; at least one, if there is any.
 
     Raises:
-      ValueError: if share is not in (0, 1].
+      Mistake: if share is not in (0, 1].
     """
     if not 0 < share <= 1:
         raise Mistake(f"share must be above 0 and up to 1. Received share={share}. One percent is 0.01.")

@@ -250,7 +250,7 @@ def _box(entry, outline):
         xs, ys = ([value for line in outline for value in line[axis::2]] for axis in (0, 1))
         return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
     if not isinstance(given, (list, tuple)) or len(given) != 4:
-        raise ValueError(f"bbox must be four numbers. Received {given!r}")
+        raise Mistake(f"bbox must be four numbers. Received {given!r}")
     return [number(side) if isinstance(side, str) else _checked(side) for side in given]
 
 
@@ -297,7 +297,7 @@ def _polygon(line):
 def _run_lengths(given):
     size, counts = [int(number(side)) for side in given["size"]], given["counts"]
     if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size must be height and width. Received {given['size']!r}")
+        raise Mistake(f"size must be height and width. Received {given['size']!r}")
     if isinstance(counts, str) and counts.strip().startswith("["):
         counts = json.loads(counts)
     if not isinstance(counts, str):

@@ -1,5 +1,4 @@
-"""Trains an image classifier: any backbone, any normalization and activation; ImageNet, CIFAR-10 or your own folder of
-images.
+"""Trains an image classifier: any backbone, any layer, on ImageNet, CIFAR-10 or your own folder of images.
 
 python -m experiments.classify --config=experiments/configs/classify/evonorm_r20_cifar10.py \
     --config.source.path=cifar10.zip --workdir=workdir/cifar
@@ -14,8 +13,7 @@ from experiments.launch import session as sessions
 
 
 def main(session: sessions.Session) -> tuple[tf.keras.Model, dict[str, float]]:
-    """Runs one experiment, see `experiments.builders.classifier.experiment`; returns (model, results of the last
-    evaluation)."""
+    """Runs one experiment of `experiments.builders.classifier`; returns (model, results of the last evaluation)."""
     return classifier.experiment(session).start()
 
 

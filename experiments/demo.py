@@ -135,8 +135,10 @@ def table_of(rows: Mapping[str, Sequence[float]]) -> str:
 
 
 def pretext_pictures(model: tf.keras.Model, config: ConfigDict, source: data.Source) -> list[np.ndarray]:
-    """Corresponding cells of two views, and what a cell resembles in both, [h, w, 3] uint8 each, of the image with most
-    pairs."""
+    """Corresponding cells of two views, and what a cell resembles in both, of the image with most pairs.
+
+    Each is [h, w, 3] uint8.
+    """
     views = next(iter(pretext.views(config, source, min(32, source.num_examples))))
     maps = [model.project(views[name], training=False) for name in ("view1", "view2")]
     cells = maps[0].shape[1:3]
@@ -150,8 +152,7 @@ def pretext_pictures(model: tf.keras.Model, config: ConfigDict, source: data.Sou
 
 
 def draw(pictures: Sequence[np.ndarray], examples: Mapping[str, np.ndarray], path: str) -> None:
-    """Writes one figure: the pictures below each other, then a row of scene, labels and predictions for each
-    example."""
+    """Writes one figure: the images below each other, then a row of scene, labels and predictions for each example."""
     columns, rows = len(examples), len(next(iter(examples.values()), ()))
     heights = [8 * picture.shape[0] / picture.shape[1] * picture.shape[1] / 900 for picture in pictures] + [
         2.0 * rows

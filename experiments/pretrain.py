@@ -13,8 +13,7 @@ from experiments.launch import session as sessions
 
 
 def main(session: sessions.Session) -> tuple[tf.keras.Model, dict[str, float]]:
-    """Runs one experiment, see `experiments.builders.pretext.experiment`; returns (model, results of the last
-    evaluation)."""
+    """Runs one experiment of `experiments.builders.pretext`; returns (model, results of the last evaluation)."""
     return pretext.experiment(session).start()
 
 

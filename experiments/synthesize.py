@@ -1,5 +1,4 @@
-"""Trains a class-conditional generator: BigGAN-deep with any normalization, on ImageNet, CIFAR-10 or your own folder of
-images.
+"""Trains a class-conditional generator: BigGAN-deep with any layer, on ImageNet, CIFAR-10 or your own images.
 
 python -m experiments.synthesize --config=experiments/configs/synthesize/biggan_32_cifar10.py \
     --config.source.path=cifar10.zip --workdir=workdir/gan
@@ -13,8 +12,7 @@ from experiments.launch import session as sessions
 
 
 def main(session: sessions.Session) -> tuple[Adversaries, dict[str, float]]:
-    """Runs one experiment, see `experiments.builders.generator.experiment`; returns (model, results of the last
-    evaluation)."""
+    """Runs one experiment of `experiments.builders.generator`; returns (model, results of the last evaluation)."""
     return generator.experiment(session).start()
 
 

@@ -1,5 +1,4 @@
-"""BigGAN-deep: a class-conditional generator with any normalization and activation, and its discriminator, for 32 to
-256 pixels."""
+"""BigGAN-deep with any normalization and activation, for 32 to 256 pixels: generator and discriminator."""
 
 from __future__ import annotations
 
@@ -167,8 +166,10 @@ class SelfAttention(tf.keras.layers.Layer):
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
 class Doubled(tf.keras.layers.Layer):
-    """Each position four times: [B, H, W, C] -> [B, 2H, 2W, C]. Keras' UpSampling2D has no gradient under XLA on
-    processors."""
+    """Each position four times: [B, H, W, C] -> [B, 2H, 2W, C].
+
+    Keras' UpSampling2D has no gradient under XLA on processors.
+    """
 
     def call(self, inputs):
         _, height, width, channels = inputs.shape

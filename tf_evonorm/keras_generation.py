@@ -1,5 +1,4 @@
-"""Which generation of Keras `tf.keras` is, what differs between the two, and the refusal to serve in a model of another
-Keras."""
+"""Which generation of Keras `tf.keras` is, what differs between the two, and the refusal to mix them."""
 
 from __future__ import annotations
 
@@ -21,8 +20,7 @@ class OneGeneration(tf.keras.layers.Layer):
 
 
 def refuse_mixing(name: str, inputs: Any) -> None:
-    """Raises where a layer of `tf.keras` is called by a model of another Keras, which would build and not see its
-    weights.
+    """Raises where a model of another Keras calls a layer of `tf.keras`: it would not see the layer's weights.
 
     Args:
       name: of the layer's class, for the message.
@@ -78,8 +76,9 @@ def unscaled(optimizer: tf.keras.optimizers.Optimizer, gradients: list) -> list:
 
 
 def layered(model: tf.keras.Model) -> tf.keras.Model | tf.train.Checkpoint:
-    """What checkpoints hold of a functional model: its layers with weights in their order, so that both generations
-    read the other's.
+    """What checkpoints hold of a functional model: its layers with weights, in their order.
+
+    Both generations thus read the other's checkpoints.
 
     Keras 2 names them so by itself; Keras 3 counts all operations and hides the kernels of its convolutions.
     """
@@ -112,8 +111,10 @@ def gradient_norm(optimizer: tf.keras.optimizers.Optimizer, gradients: list) -> 
 
 
 def follows_batches() -> dict[str, Any]:
-    """Arguments of `add_weight` for a statistic that every replica moves on its own: what is read or saved is the
-    replicas' mean."""
+    """Arguments of `add_weight` for a statistic that every replica updates on its own.
+
+    What is read or saved is the replicas' mean.
+    """
     if KERAS_2:
         on_read = tf.VariableSynchronization.ON_READ
         return {"trainable": False, "aggregation": tf.VariableAggregation.MEAN, "synchronization": on_read}

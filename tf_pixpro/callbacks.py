@@ -121,8 +121,10 @@ class BestBackbone(tf.keras.callbacks.Callback):
 
 
 class StopAtNonFinite(tf.keras.callbacks.Callback):
-    """Ends `fit` with FloatingPointError after the step (or the execution of several) whose loss or gradient is no
-    longer finite, before a callback of the epoch's end saves anything of it.
+    """Ends `fit` with FloatingPointError after the step whose loss or gradient is no longer finite.
+
+    Where several steps are executed at once it ends after them, and always before a callback of the epoch's end saves
+    anything.
 
     Keras' `TerminateOnNaN` ends `fit` as if it were complete, and the callbacks of the epoch's end save the damage.
     Where the optimizer scales the loss, gradients may overflow: the step is skipped, and the loss alone decides.

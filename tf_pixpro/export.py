@@ -169,8 +169,7 @@ def _load_keras(path):
 
 
 def _serve(model, answer, image_size, margin):
-    """A module that holds the model's variables and two functions, but no Keras object, so that nothing of Keras is
-    needed.
+    """A module with the model's variables and two functions, but no Keras object: loading it needs no Keras.
 
     Args:
       model: takes normalized images.

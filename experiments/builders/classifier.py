@@ -166,8 +166,7 @@ def learning_rate(
 
 
 def keep(class_names: Sequence[str], trained: tf.keras.Model, folder: str) -> None:
-    """Writes what others read of a classifier: its backbone for Model Garden, the whole of it and its labels for
-    `restored`."""
+    """Writes a classifier's backbone for Model Garden, and the whole of it with its labels for `restored`."""
     save_backbone(trained.backbone, f"{folder}/backbone")
     tf.train.Checkpoint(model=trained).write(f"{folder}/classifier")
     with tf.io.gfile.GFile(f"{folder}/labels.txt", "w") as file:

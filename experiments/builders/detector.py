@@ -31,8 +31,14 @@ from tf_pixpro.transfer.models.frozen import Frozen
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A kind of model: Model Garden's configuration of it, our builder of it, our task, and whether its encoder takes
-    any size."""
+    """A kind of model.
+
+    Attributes:
+      params: Model Garden's configuration of it.
+      build: our builder of it.
+      task: our task.
+      any_size: whether its encoder takes images of any size.
+    """
 
     params: type
     build: Callable

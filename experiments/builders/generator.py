@@ -85,8 +85,7 @@ def networks(config: ConfigDict, num_classes: int) -> Adversaries:
 
 
 def actions(session: sessions.Session, task: AdversarialTask, settings: Any, num_classes: int, trainer: Any) -> list:
-    """What is done beside the steps: the stop at collapse, statistics of the average computed again, sample
-    pictures."""
+    """What is done beside the steps: stop at collapse, recomputed statistics of the average, sample images."""
     config, model, step = session.config, trainer.model, trainer.global_step
     every, steps = settings.trainer.validation_interval, config.schedule.steps
     folder = os.path.join(session.workdir, "pictures") if session.chief else None
@@ -98,8 +97,10 @@ def actions(session: sessions.Session, task: AdversarialTask, settings: Any, num
 
 
 def generator(config: ConfigDict, num_classes: int) -> tf.keras.Model:
-    """The generator of a config, with new weights; layers that use the batch take that of all replicas unless told
-    otherwise."""
+    """The generator of a config, with new weights.
+
+    Layers that use the batch take that of all replicas unless the config says otherwise.
+    """
     settings = {name: value for name, value in config.norm_act.items() if value is not None}
     if settings["name"].startswith(("bn_", "evonorm_b")):
         settings.setdefault("synchronized", True)
@@ -122,8 +123,10 @@ def batches(
     context: tf.distribute.InputContext | None = None,
     start_step: int = 0,
 ) -> tf.data.Dataset:
-    """What `AdversarialTask` trains on; latents and other labels depend, as the images do, on the seed and the running
-    number alone."""
+    """What `AdversarialTask` trains on.
+
+    Latents and drawn labels depend, as the images do, on the seed and the running number alone.
+    """
     size, latent, classes = config.images.size, config.generator.get("latent", 128), len(source.class_names)
 
     def prepare(example, seed):

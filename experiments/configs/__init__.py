@@ -1,5 +1,8 @@
-"""Experiments, a folder for each program; `from experiments.configs import NAME` finds a config in whichever folder it
-is, as files of version 0.1 do: its `encoder` is the section `backbone` then."""
+"""Experiments, a folder for each program.
+
+`from experiments.configs import NAME` finds a config in whichever folder it is, as files of version 0.1 import it; its
+`encoder` is then the section `backbone`.
+"""
 
 import functools
 import importlib

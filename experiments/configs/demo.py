@@ -1,5 +1,4 @@
-"""The demo: PixPro on synthetic scenes, then segmentation with few labels from the pre-trained encoder and from
-scratch.
+"""The demo: PixPro on synthetic scenes, then segmentation with few labels, pre-trained and from scratch.
 
 Expected (three seeds, 32 labelled scenes): mIoU of object and background 64.5 ± 4.0 from scratch, 72.1 ± 1.3
 pre-trained. 13 minutes of processor time, about 8 on two idle cores.

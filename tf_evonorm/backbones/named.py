@@ -31,8 +31,7 @@ def backbone(name: str = "resnet", **arguments: Any) -> backbones.Backbone:
       The model.
 
     Raises:
-      Mistake: an unknown name, or an argument that the backbone does not have.
-      Mistake: an argument that the backbone refuses.
+      Mistake: an unknown name, or an argument that the backbone does not have or refuses.
     """
     if name not in BACKBONES:
         raise Mistake(f"backbone.name must be one of {', '.join(BACKBONES)}. Received name={name!r}.")

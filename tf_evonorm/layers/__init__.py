@@ -1,5 +1,4 @@
-"""Keras layers that normalize and activate: the six EvoNorms, the baselines, and the conditional form for
-generators."""
+"""Keras layers that normalize and activate: the six EvoNorms, the baselines, and the form for generators."""
 
 from tf_evonorm.layers.baselines import BatchNormAct, FilterResponseNormAct, GroupNormAct, LayerNormAct, PixelNormAct
 from tf_evonorm.layers.conditional import ConditionalNormAct, SpectralNormalization

@@ -1,5 +1,7 @@
-"""The layers that EvoNorm is compared with: batch, group, layer and filter response normalization, each with
-activation."""
+"""The layers that EvoNorm is compared with, each a normalization with its activation.
+
+They are batch, group, layer, pixel and filter response normalization.
+"""
 
 from __future__ import annotations
 
@@ -194,8 +196,9 @@ class BatchNormAct(_Activated):
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
 class GroupNormAct(_Activated):
-    """Group normalization and an activation: act((x - mean) / sqrt(variance + epsilon) * gamma + beta), moments per
-    group.
+    """Group normalization and an activation.
+
+    act((x - mean) / sqrt(variance + epsilon) * gamma + beta), moments per group.
 
     Args:
       activation: as in `BatchNormAct`.
@@ -311,8 +314,9 @@ class LayerNormAct(GroupNormAct):
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
 class PixelNormAct(_Activated):
-    """Each place divided by its length over the channels, and an activation: act(x / sqrt(mean of x**2 over C +
-    epsilon) * gamma + beta).
+    """Each position divided by its root mean square over the channels, and an activation.
+
+    act(x / sqrt(mean of x**2 over C + epsilon) * gamma + beta).
 
     Args:
       activation: as in `BatchNormAct`.
@@ -357,8 +361,9 @@ class PixelNormAct(_Activated):
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
 class FilterResponseNormAct(NormAct):
-    """Filter response normalization with its threshold: max(x / sqrt(mean of x**2 over places + epsilon) * gamma +
-    beta, tau).
+    """Filter response normalization with its learned threshold.
+
+    max(x / sqrt(mean of x**2 over positions + epsilon) * gamma + beta, tau).
 
     Args:
       epsilon: added to the mean square.

@@ -1,5 +1,4 @@
-"""Layers of a class-conditional generator: normalization whose gamma and beta follow a condition, and spectral
-normalization."""
+"""Layers of a class-conditional generator: conditional gamma and beta, and spectral normalization."""
 
 from __future__ import annotations
 

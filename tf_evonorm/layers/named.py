@@ -1,5 +1,4 @@
-"""The one table from names to layers that normalize and activate, for configs and flags:
-`--config.norm_act.name=evonorm_s0`."""
+"""The one table from names to layers, for configs and flags: `--config.norm_act.name=evonorm_s0`."""
 
 from __future__ import annotations
 

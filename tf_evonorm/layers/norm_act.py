@@ -160,8 +160,10 @@ class NormAct(OneGeneration):
         return self.add_weight(name=name, initializer=initializer, **self._vector(), **follows_batches())
 
     def move(self, variable: tf.Variable, value: tf.Tensor, values: tf.Tensor, momentum: float) -> None:
-        """Moves a statistic towards that of a batch, which counts only if it has values: the last replica may be
-        empty."""
+        """Moves a statistic towards that of a batch.
+
+        A batch without values does not count: the last replica may be empty.
+        """
         moved = momentum * variable + (1 - momentum) * tf.stop_gradient(value)
         variable.assign(tf.where(values > 0, moved, tf.convert_to_tensor(variable)))
 

@@ -19,9 +19,8 @@ class PassThrough(tf.keras.layers.Layer):
         name, dtype, trainable: as in every layer; the result has that dtype. Masks are handed on.
     """
 
-    def __init__(self, name: str | None = None, dtype: Any = None, trainable: bool = True, **kwargs: Any):
-        kwargs.pop("autocast", None)
-        super().__init__(name=name, dtype=dtype, trainable=trainable, autocast=False, **kwargs)
+    def __init__(self, name: str | None = None, dtype: Any = None, trainable: bool = True):
+        super().__init__(name=name, dtype=dtype, trainable=trainable, autocast=False)
         self.supports_masking = True
 
     def call(self, inputs, *args, **kwargs):
@@ -52,14 +51,9 @@ class SharedActivation(tf.keras.layers.Layer):
     """
 
     def __init__(
-        self,
-        activation: tf.keras.layers.Layer,
-        name: str | None = None,
-        dtype: Any = None,
-        trainable: bool = True,
-        **kwargs: Any,
+        self, activation: tf.keras.layers.Layer, name: str | None = None, dtype: Any = None, trainable: bool = True
     ):
-        super().__init__(name=name, dtype=dtype, trainable=trainable, **kwargs)
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
         self.activation = activation
         self.supports_masking = True
         self.absorbs: Callable[[Any], bool] | None = None

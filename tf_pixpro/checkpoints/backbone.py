@@ -1,5 +1,4 @@
-"""Encoders in and out of checkpoints: what Model Garden's tasks read as a backbone, and what a training run leaves
-behind."""
+"""Encoders in and out of checkpoints: those of Model Garden's tasks, and those of training runs."""
 
 from __future__ import annotations
 
@@ -148,8 +147,7 @@ def _checkpoint(path):
 
 
 def _variables(path):
-    """Key -> (name, shape, dtype) of every variable of a checkpoint, each read once so that damage shows before it is
-    used."""
+    """Key -> (name, shape, dtype) of every variable of a checkpoint; each is read once, so that damage shows."""
     try:
         reader = tf.train.load_checkpoint(path)
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()

@@ -1,5 +1,4 @@
-"""The authors' checkpoints and our models: the same weights under their names and in their axis order, optimizer
-buffers too."""
+"""The authors' checkpoints and our models: the same weights and buffers under their names and axis order."""
 
 from __future__ import annotations
 
@@ -127,8 +126,7 @@ def model_arguments(state: dict) -> dict[str, dict]:
 
 
 def load(named: dict, state: dict) -> None:
-    """Gives variables the values of a state dict: all of them, or an error that names what does not fit and changes
-    nothing.
+    """Gives variables the values of a state dict: all, or an error that names what does not fit and changes nothing.
 
     Args:
       named: from `names` or `encoder_names`.
@@ -168,8 +166,7 @@ def state(model: tf.keras.Model, batches: int = 0) -> dict[str, np.ndarray]:
 
 
 def optimized(model: tf.keras.Model) -> list[str]:
-    """Names of the trained weights in the order of the authors' optimizer: first those of one axis, which are not
-    decayed."""
+    """Names of the trained weights in the order of the authors' optimizer: first those without decay (one axis)."""
     followers = ("encoder_k.", "projector_k.", "projector_instance_k.")
     learned = {n: v for n, v in names(model).items() if not n.startswith(followers) and "running" not in n}
     return [n for flat in (True, False) for n, v in learned.items() if (len(v.shape) == 1) == flat]

@@ -1,5 +1,4 @@
-"""Sources of images and the batches made of them: folders, zips, TFRecords, TFDS and synthetic scenes, all through
-tf.data."""
+"""Sources of images (folders, zips, TFRecords, TFDS, synthetic scenes) and the tf.data batches made of them."""
 
 from tf_pixpro.data.datasets import check_labels, labelled_dataset, pretrain_dataset, training_dataset
 from tf_pixpro.data.interface import Source, with_classes

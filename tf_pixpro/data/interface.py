@@ -13,8 +13,9 @@ from tf_evonorm.mistakes import Mistake
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Encoded images with names and, where known, classes. An example is {'bytes': string, 'label': int64 (-1 unknown),
-    'name': string}.
+    """Encoded images with names and, where known, classes.
+
+    An example is {'bytes': string, 'label': int64 (-1 unknown), 'name': string}.
 
     Attributes:
       name: for messages.

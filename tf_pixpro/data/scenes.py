@@ -114,8 +114,10 @@ def _turned(x, y, angle):
 
 
 def _outside(shape, x, y, radius):
-    """Signed distance in pixels from the outline (nearly, at corners), negative inside; the shape lies in a circle of
-    `radius`."""
+    """Signed distance in pixels from the outline (nearly, at corners), negative inside.
+
+    The shape lies in a circle of `radius`.
+    """
     if shape == "disc":
         return np.hypot(x, y) - 0.9 * radius
     if shape == "ring":

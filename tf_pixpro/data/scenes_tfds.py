@@ -1,5 +1,4 @@
-"""The synthetic scenes as a TFDS data set, `synthetic_scenes`, for whatever reads TFDS. Importing this file registers
-it."""
+"""The synthetic scenes as a TFDS data set, `synthetic_scenes`, which importing this file registers."""
 
 import dataclasses
 
@@ -28,8 +27,7 @@ class ScenesConfig(tfds.core.BuilderConfig):
 
 
 class SyntheticScenes(tfds.core.GeneratorBasedBuilder):
-    """Textured objects on textured backgrounds; see `tf_pixpro.data.scenes`. Drawn on this machine: nothing is
-    downloaded.
+    """Textured objects on textured backgrounds, drawn on this machine; see `tf_pixpro.data.scenes`.
 
     An example is {'image': [H, W, 3] uint8, 'label': class of the largest object (0 ... 7), 'segmentation': [H, W, 1]
     uint8 (0 is background, else class + 1), 'objects': {'bbox', 'label', 'mask': [N, H, W, 1] uint8, 255 where the

@@ -8,7 +8,7 @@ import os
 import pathlib
 import zipfile
 import zlib
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 import tensorflow as tf
@@ -32,7 +32,9 @@ def source(
     min_side: int = 32,
     index: Optional[str] = None,
     num_classes: Optional[int] = None,
-    **options: Any,
+    data_dir: Optional[str] = None,
+    seed: Optional[int] = None,
+    size: Optional[tuple[int, int]] = None,
 ) -> Source:
     """Makes a source out of a path or name.
 
@@ -49,23 +51,22 @@ def source(
       index: folder of the index of TFRecords (see `tf_pixpro.data.record_index`), if not the folder of the records.
       num_classes: of TFRecords, whose labels are below it; otherwise one more than the largest label of 1,000 records,
         which may miss classes where there are hundreds.
-      **options: of TFDS: data_dir; of scenes: seed, size.
+      data_dir: of TFDS, the folder of prepared data sets if not TFDS' own.
+      seed, size: of scenes, see `scenes`.
 
     Raises:
       FileNotFoundError: if there is nothing at the path.
-      Mistake: if it holds no images, wrong keys, files that are no images, images that are too small, or an option is
-        unknown.
+      Mistake: if it holds no images, wrong keys, files that are no images, images that are too small, or an option
+        belongs to another kind of source.
     """
     path = os.fspath(path)
     if path == "scenes":
-        return scenes(num_examples or 2000, **options)
+        _refuse(path, data_dir=data_dir)
+        return scenes(num_examples or 2000, seed or 0, size or (128, 128))
     if path.startswith("tfds:"):
-        return tfds(path.removeprefix("tfds:"), split or "train", index=index, **options)
-    if options:
-        raise Mistake(
-            f"a source of files has no options {sorted(options)}. Received path={path!r}. Leave them out, and the "
-            "variant `smoke` of a config, which draws its own images."
-        )
+        _refuse(path, seed=seed, size=size)
+        return tfds(path.removeprefix("tfds:"), split or "train", data_dir, index)
+    _refuse(path, data_dir=data_dir, seed=seed, size=size)
     _check_file_system(path)
     if os.path.isdir(path) or (is_remote(path) and tf.io.gfile.isdir(path)):
         return folder(path, split, min_side)
@@ -78,6 +79,15 @@ def source(
     raise FileNotFoundError(
         f"images come from a folder, a .zip, TFRecords or tfds:NAME. Received {path!r}, where there is nothing."
     )
+
+
+def _refuse(path, **options):
+    given = sorted(name for name, value in options.items() if value is not None)
+    if given:
+        raise Mistake(
+            f"data_dir belongs to tfds:NAME, seed and size to scenes. Received {', '.join(given)} with path={path!r}. "
+            "Leave them out, and the variant `smoke` of a config, which draws its own images."
+        )
 
 
 def _check_file_system(path):
@@ -163,8 +173,10 @@ def _check_members(path, members):
 
 
 def scenes(num_examples: int = 2000, seed: int = 0, size: tuple[int, int] = (128, 128)) -> Source:
-    """Synthetic scenes, drawn when first asked for; the label is the class of the largest object. See
-    `tf_pixpro.data.scenes`."""
+    """Synthetic scenes, drawn when first asked for; see `tf_pixpro.data.scenes`.
+
+    The label is the class of the largest object.
+    """
     from PIL import Image
 
     from tf_pixpro.data.scenes import CLASS_NAMES, scene

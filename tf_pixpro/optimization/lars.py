@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
 from tf_evonorm.mistakes import Mistake
@@ -15,8 +13,7 @@ class LARS(tf.keras.optimizers.SGD):
 
     For weights of two or more axes the gradient `g` becomes `g + weight_decay * w` and is then scaled by
     `trust_coefficient * |w| / (|g| + epsilon)` if both norms are positive. Weights of one axis (biases, gamma, beta, v)
-    are neither decayed
-    nor scaled. For all: `buffer = momentum * buffer + g`, `w -= learning_rate * buffer`.
+    are neither decayed nor scaled. For all: `buffer = momentum * buffer + g`, `w -= learning_rate * buffer`.
 
     Args:
       learning_rate: a float or a schedule.
@@ -24,13 +21,16 @@ class LARS(tf.keras.optimizers.SGD):
       weight_decay: L2 coefficient, added to the gradient before the norm is taken.
       trust_coefficient: length of a step relative to the weights.
       epsilon: keeps the ratio finite.
+      name, clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency: as in every Keras
+        optimizer; clipping comes before the decay.
+      jit_compile: as in Keras 2, which alone has it.
+      loss_scale_factor, gradient_accumulation_steps: as in Keras 3, which alone has them.
 
     Raises:
       Mistake: if momentum, weight_decay or trust_coefficient is out of its range.
 
     Source: You et al., arXiv 1708.03888, as in the authors' `contrast/lars.py`: the learning rate stays outside the
-      buffer, unlike
-    SimCLR's LARS, so the two differ whenever the rate changes.
+      buffer, unlike SimCLR's LARS, so the two differ whenever the rate changes.
     """
 
     def __init__(
@@ -41,7 +41,15 @@ class LARS(tf.keras.optimizers.SGD):
         trust_coefficient: float = 0.001,
         epsilon: float = 1e-8,
         name: str = "LARS",
-        **kwargs: Any,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        jit_compile: bool | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
     ):
         if not 0 <= momentum < 1:
             raise Mistake(f"momentum must be in [0, 1). Received momentum={momentum}.")
@@ -51,7 +59,23 @@ class LARS(tf.keras.optimizers.SGD):
             raise Mistake(f"trust_coefficient must be positive. Received trust_coefficient={trust_coefficient}.")
         # SGD brings the rate, the buffers and their checkpoints. Its own `weight_decay` is the decoupled kind and stays
         # off.
-        super().__init__(learning_rate, momentum=momentum, name=name, **kwargs)
+        of_one_generation = {
+            "jit_compile": jit_compile,
+            "loss_scale_factor": loss_scale_factor,
+            "gradient_accumulation_steps": gradient_accumulation_steps,
+        }
+        super().__init__(
+            learning_rate,
+            momentum=momentum,
+            name=name,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            **{key: value for key, value in of_one_generation.items() if value is not None},
+        )
         self.decay = weight_decay
         self.trust_coefficient = trust_coefficient
         self.epsilon = epsilon
@@ -85,5 +109,7 @@ class LARS(tf.keras.optimizers.SGD):
         return config
 
     @classmethod
-    def from_config(cls, config: dict, **kwargs: Any) -> LARS:
-        return super().from_config({**config, "weight_decay": config.get("weight_decay") or 0.0}, **kwargs)
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> LARS:
+        config = {**config, "weight_decay": config.get("weight_decay") or 0.0}
+        config.pop("is_legacy_optimizer", None)  # of Keras 2
+        return super().from_config(config, custom_objects=custom_objects)

@@ -53,8 +53,7 @@ class _InstanceTerm(tf.keras.layers.Layer):
 
 @tf.keras.utils.register_keras_serializable("tf_pixpro")
 class BYOL(_InstanceTerm):
-    """The instance term of the authors' code: a prediction of one view equals the momentum branch's vector of the
-    other.
+    """The authors' instance term: one view's prediction equals the momentum branch's vector of the other.
 
     With u(x) = x / |x|: query u(mean of prediction(projection(features))), target u(mean of momentum
     projection(features)), loss

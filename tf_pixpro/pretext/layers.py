@@ -98,8 +98,7 @@ class ProjectionHead(tf.keras.layers.Layer):
 
 @tf.keras.utils.register_keras_serializable("tf_pixpro")
 class PixelPropagation(tf.keras.layers.Layer):
-    """Each pixel becomes the sum of all pixels' values, weighted by how alike the pixels are (the pixel propagation
-    module).
+    """The pixel propagation module: each pixel becomes the sum of all pixels' values, weighted by similarity.
 
     With u(x) = x / |x| over channels: A_ij = max(u(x_i) . u(x_j), clamp) ** sharpness and y_i = sum_j A_ij u(g(x_j)),
     where g is `value_layers` 1x1 convolutions.

@@ -1,5 +1,7 @@
-"""The pretext losses, one number per image; features come in as they are and gradients go wherever the caller lets
-them."""
+"""The pretext losses, one number per image.
+
+Features come in as they are; gradients flow wherever the caller lets them.
+"""
 
 from __future__ import annotations
 
@@ -71,8 +73,9 @@ def pixel_contrast(
 
 
 def instance_consistency(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """Consistency of one direction between whole views (BYOL): [B, D] and [B, D], usually of unit length, to -2 p . t,
-    [B].
+    """Consistency of one direction between whole views (BYOL): -2 p . t, [B] of [B, D] and [B, D].
+
+    Vectors are usually of unit length.
 
     Source: the authors' instance branch; the paper's own is `instance_contrast`.
     """
@@ -80,8 +83,9 @@ def instance_consistency(prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
 
 
 def instance_contrast(query: tf.Tensor, key: tf.Tensor, same_view: tf.Tensor, temperature: float = 0.1) -> tf.Tensor:
-    """Contrast of one direction between whole views, against all views of all other images on all replicas (SimCLR's
-    NT-Xent).
+    """Contrast of one direction between whole views (SimCLR's NT-Xent).
+
+    Negatives are all views of all other images on all replicas.
 
     Args:
       query: [B, D] of one view of this replica's images, usually of unit length.

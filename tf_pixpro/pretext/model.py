@@ -93,8 +93,7 @@ class PixPro(tf.keras.Model):
         self.built = True
 
     def _make_branches(self, encoder, instance):
-        """Builds the heads and their momentum copies; each is an attribute of the model, under the name that
-        checkpoints have."""
+        """Builds the heads and their momentum copies, attributes of the model under the names that checkpoints have."""
         shape = _level_shape(encoder, self.levels)
         self.encoder, self.instance = encoder, instance
         self.projection: Any = None
@@ -241,8 +240,7 @@ class PixPro(tf.keras.Model):
         }
 
     def _queries(self, features, training):
-        """What the query branch says of both views, by level, with 'instance' and 'projection'; layer by layer, view by
-        view."""
+        """Outputs of the query branch for both views, by level, with 'instance' and 'projection'; layer by layer."""
         said = [{} for _ in features]
         if self.pixel_weight:
             for level in self.levels:
@@ -282,8 +280,7 @@ class PixPro(tf.keras.Model):
         return self.instance.compare(queries[0]["instance"], targets[1]["instance"], targets[0]["instance"])
 
     def learn(self, batch: Mapping[str, tf.Tensor], optimizer: tf.keras.optimizers.Optimizer) -> dict[str, tf.Tensor]:
-        """One optimizer step on one (replica's) batch; returns what `pretext_loss` does and 'gradient_norm' of this
-        replica."""
+        """One optimizer step on one replica's batch; returns the logs of `pretext_loss` and its 'gradient_norm'."""
         weights = self.trainable_weights
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables(weights))

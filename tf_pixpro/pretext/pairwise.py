@@ -1,5 +1,7 @@
-"""Work on all pairs of pixels, some rows at a time: memory grows with the pixels times a block, not with their
-square."""
+"""Work on all pairs of pixels, some rows at a time.
+
+Memory grows with the pixels times a block, not with their square.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ from tf_pixpro.geometry import cell_centres, centre_distances, longer_diagonal
 
 
 def rowwise(function: Callable, rows: Sequence[tf.Tensor], whole: Sequence[tf.Tensor], block: int) -> tf.Tensor:
-    """Applies a function to blocks of rows one after another; the backward pass computes each block again instead of
-    keeping it.
+    """Applies a function to blocks of rows one after another.
+
+    The backward pass computes each block again instead of keeping it.
 
     Args:
       function: (*some rows [B, r, ...], *whole) -> [B, r, k]. Each row of the result depends on its own row and on

@@ -15,8 +15,7 @@ from tf_pixpro.pretext.terms import check_terms, check_unused
 
 @tf.keras.utils.register_keras_serializable("tf_pixpro")
 class PixContrast(PixPro):
-    """`PixPro` with the term `PixelContrast`: each pixel finds the pixels of the other view that show the same
-    position.
+    """`PixPro` with `PixelContrast`: each pixel identifies the other view's pixels at the same position.
 
     Args:
       encoder: as in `PixPro`.

@@ -12,8 +12,10 @@ from tf_pixpro.pretext.pairwise import BlockPairs
 
 
 class _PixelTerm:
-    """A projection of every pixel, and a loss between the pixels of two views; `PixPro` holds the heads and their
-    momentum copy."""
+    """A projection of every pixel, and a loss between the pixels of two views.
+
+    `PixPro` holds the heads and their momentum copy.
+    """
 
     propagation: Optional[tf.keras.layers.Layer] = None
 
@@ -40,8 +42,9 @@ class _PixelTerm:
 
 @tf.keras.utils.register_keras_serializable("tf_pixpro")
 class PixelConsistency(_PixelTerm):
-    """Pixel-to-propagation consistency (PixPro): a propagated pixel of one view equals the momentum pixels at its
-    position in the other.
+    """Pixel-to-propagation consistency (PixPro).
+
+    A propagated pixel of one view equals the momentum pixels at its position in the other.
 
     With u(x) = x / |x|: query u(propagation(projection(features))), target u(momentum projection(features)), loss
     `tf_pixpro.pretext.losses.pixel_consistency`.
@@ -85,8 +88,9 @@ class PixelConsistency(_PixelTerm):
 
 @tf.keras.utils.register_keras_serializable("tf_pixpro")
 class PixelContrast(_PixelTerm):
-    """Pixel contrast (PixContrast): each pixel of one view identifies the momentum pixels at its position in the other
-    view.
+    """Pixel contrast (PixContrast).
+
+    Each pixel of one view identifies the momentum pixels at its position in the other view.
 
     With u(x) = x / |x|: query u(projection(features)), target u(momentum projection(features)), loss
     `tf_pixpro.pretext.losses.pixel_contrast`.

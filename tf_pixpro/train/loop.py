@@ -1,5 +1,4 @@
-"""What every task shares: Model Garden's train loop with resume on every worker, progress, the best checkpoint, and a
-stop at NaN."""
+"""Model Garden's train loop for every task: resume on every worker, progress, best checkpoint, stop at NaN."""
 
 from __future__ import annotations
 

@@ -9,8 +9,7 @@ import tensorflow as tf
 
 
 class PreciseNorm:
-    """A train action that replaces moving statistics by plain means over some batches, whenever an evaluation comes
-    next.
+    """A train action before evaluations that replaces moving statistics by plain means over some batches.
 
     Args:
       forward: inputs of one replica -> None, runs the model in training mode.

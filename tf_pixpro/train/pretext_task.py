@@ -1,5 +1,4 @@
-"""PixPro as a task of Model Garden's train loop: pretext steps, evaluation on the way, and the encoder that a run
-leaves behind."""
+"""PixPro as a task of Model Garden's train loop: steps, evaluation, and the encoder that a run leaves behind."""
 
 from __future__ import annotations
 
@@ -25,8 +24,7 @@ _LOGGED = ("positives", "without_positives", "projection_std", "momentum", "grad
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """Evaluation on labels: features of the frozen encoder, averaged over the level's cells, and a simple classifier on
-    them.
+    """Evaluation on labels: a simple classifier on the frozen encoder's features, averaged over a level's cells.
 
     Attributes:
       bank: input_context -> dataset of batches {'image': [b, H, W, 3] float32, 'label': [b] integer} to learn from;
@@ -150,8 +148,7 @@ def pretrain(
     pictures: Mapping[str, tf.Tensor] | None = None,
     progress: bool = True,
 ) -> tuple[PixPro, dict[str, float]]:
-    """Runs a `PixProTask`, see `tf_pixpro.train.loop.run`, and keeps its encoder as `backbone`, which Model Garden
-    reads.
+    """Runs a `PixProTask`, see `tf_pixpro.train.loop.run`, and keeps its encoder as `backbone` for Model Garden.
 
     Args:
       task: a `PixProTask` with logging_dir=workdir.

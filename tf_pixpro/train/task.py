@@ -1,5 +1,4 @@
-"""What every task of the train loop shares: a built optimizer, the stop at non-finite values, one compiled step, values
-of all workers.
+"""What every task shares: a built optimizer, the stop at non-finite values, one compiled step, gathered values.
 
 A task of this project is made of objects: its model, optimizer and data are callables that are handed in. To write one:
 
@@ -94,8 +93,7 @@ class ObjectTask:
 def built_optimizer(
     optimizer: tf.keras.optimizers.Optimizer, weights: Sequence[tf.Variable], runtime_config: Any = None
 ) -> tf.keras.optimizers.Optimizer:
-    """An optimizer with loss scaling where the run is in float16, and with its buffers made, so that a checkpoint
-    restores them.
+    """An optimizer with its buffers made, so that a checkpoint restores them; in float16 with loss scaling.
 
     Args:
       optimizer: of `tf.keras`.
@@ -149,8 +147,7 @@ def update_metrics(
 
 
 def gathered(values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """What a validation step returns so that `collected` finds the rows of every replica; called in the replica's
-    context.
+    """What a validation step returns so that `collected` finds the rows of every replica; called by each replica.
 
     Under `MultiWorkerMirroredStrategy`, the only one whose other replicas this process does not see, tensors are
     concatenated over all

@@ -27,8 +27,9 @@ DEVIATION = (0.229, 0.224, 0.225)
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What may happen to one view, in this order: crop and resize, flip, jitter, gray, blur, solarize; see
-    `random_operations`.
+    """What may happen to one view: crop and resize, flip, jitter, gray, blur, solarize, in this order.
+
+    The order differs with `random_operations`.
 
     Attributes:
       scale: least and largest area of the crop, shares of the image.
@@ -177,8 +178,9 @@ def centre_view(
 def decode_crops(
     image_bytes: tf.Tensor, windows: Sequence[tf.Tensor], exif: bool = False, bits: int = 16, pillow: bool = True
 ) -> list[tf.Tensor]:
-    """Crops of an image, each [h, w, 3] uint8; of a JPEG stored upright only the rectangle around all windows is
-    decoded.
+    """Crops of an image, each [h, w, 3] uint8.
+
+    Of a JPEG stored upright only the rectangle around all windows is decoded.
 
     Args:
       image_bytes: scalar string.
@@ -308,8 +310,10 @@ def interleaved(planes: tf.Tensor) -> tf.Tensor:
 
 
 def jittered(planes: tf.Tensor, draws: tf.Tensor, view: View) -> tf.Tensor:
-    """Brightness, contrast, saturation and hue in a random order; `draws` are five numbers in 0..1, the last for the
-    order."""
+    """Brightness, contrast, saturation and hue in a random order.
+
+    `draws` are five numbers in 0..1, the last for the order.
+    """
     amounts = (view.brightness, view.contrast, view.saturation)
     factors = [1 - amount + 2 * amount * draw for amount, draw in zip(amounts, draws[:3])]
     turn = view.hue * (2 * draws[3] - 1)

@@ -84,8 +84,7 @@ def blurred(planes: tf.Tensor, sigma: tf.Tensor | float) -> tf.Tensor:
 
 
 def _blur_matrix(sigma, pixels):
-    """[pixels, pixels]: the whole blur of one line as a product, so that each of the three filters meets the edge as it
-    should.
+    """[pixels, pixels]: the whole blur of one line as a product; each of the three filters meets the edge as it should.
 
     One box filter is a sum over its taps (distance 0, 1, 2) of a weight times a constant matrix. So its third power is
     a sum of ten constant matrices too, and only their weights depend on sigma.
@@ -97,8 +96,7 @@ def _blur_matrix(sigma, pixels):
 
 @functools.lru_cache(maxsize=8)
 def _blur_terms(pixels: int) -> np.ndarray:
-    """[10, pixels, pixels] float32: for each choice of three taps, the sum of the products of their matrices in every
-    order."""
+    """[10, pixels, pixels] float32: for each choice of three taps, the sum of their products in every order."""
     once = np.zeros([3, pixels, pixels])
     for row in range(pixels):
         for offset in range(-2, 3):

@@ -1,5 +1,4 @@
-"""Classification of your own photos, ResNet-18 at 96 pixels, all of it learning, from a pre-trained encoder or from
-scratch.
+"""Classification of your own photos: ResNet-18 at 96 pixels, fine-tuned from a pre-trained encoder or from scratch.
 
 python -m experiments.classify --config=experiments/configs/classify/finetune_r18_photos.py \
     --config.source.path=photos.zip \

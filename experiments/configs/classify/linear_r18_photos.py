@@ -1,5 +1,4 @@
-"""Linear evaluation on a zip of labelled photos, ResNet-18 at 96 pixels: how good a run of `compare_r18_photos` is at
-classification.
+"""Linear evaluation on a zip of labelled photos: ResNet-18 at 96 pixels, after a run of `compare_r18_photos`.
 
 The protocol of `linear_r50_imagenet` in small: batch 64, 8 epochs. The features are standardized first, and the rate is
 0.4 per 256 images: features of small encoders differ in size tenfold from task to task, and with the protocol's 30 on

@@ -1,5 +1,6 @@
-"""Linear evaluation, ResNet-50, ImageNet: one linear layer on the pooled features of a frozen encoder (arXiv
-2011.10043, section 4).
+"""Linear evaluation, ResNet-50, ImageNet (arXiv 2011.10043, section 4).
+
+One linear layer is trained on the pooled features of a frozen encoder.
 
 The authors' hyperparameters: SGD, rate 30 at batch 256, momentum 0.9, no decay, 100 epochs, 5 of them warm-up from a
 hundredth, cosine to 1e-6; crops from 0.08 and flips; tested on the centre 224 of 256, here all 50,000 images (theirs

@@ -1,5 +1,4 @@
-"""PixContrast, ResNet-50, ImageNet: the paper's first pixel task under the recipe of the second (arXiv 2011.10043,
-section 3.1).
+"""PixContrast, ResNet-50, ImageNet: the first pixel task under the second's recipe (arXiv 2011.10043, section 3.1).
 
 Expected: 0.7 AP (Pascal VOC) and 2.0 mAP (COCO) less than PixPro, which is about 58.1 and 38.8 (derived from notes on
 the paper; its code and weights were never released). Temperature 0.3; no propagation.

@@ -1,5 +1,4 @@
-"""PixPro on a feature pyramid, ResNet-50, ImageNet: levels P3 to P6, one distance for all (arXiv 2011.10043, section
-3.4).
+"""PixPro on a feature pyramid, ResNet-50, ImageNet: levels P3 to P6 (arXiv 2011.10043, section 3.4).
 
 Expected: up to 1.2 mAP more on COCO where head networks are pre-trained too (notes on the paper, for FCOS); no code was
 released. The pyramid has levels 2 to 6, as that of Mask R-CNN, which loads it; level 2 takes no part in the loss.

@@ -1,5 +1,6 @@
-"""PixPro, ResNet-50, ImageNet, exactly as its authors trained it (arXiv 2011.10043; their
-tools/pixpro_base_r50_{100,400}ep.sh).
+"""PixPro, ResNet-50, ImageNet, exactly as its authors trained it (arXiv 2011.10043).
+
+Their scripts are tools/pixpro_base_r50_{100,400}ep.sh.
 
 Expected: Pascal VOC detection (R50-C4) 58.8 AP after 100 epochs, 60.2 after 400 (paper, tables 1 and 2); the authors
 used eight GPUs of 32 GB, 128 images each, float16. Batch 1024, LARS, rate 1.0 * 1024 / 256 = 4.0, decay 1e-5, 5 epochs

@@ -1,5 +1,4 @@
-"""The paper's search of the B series: CIFAR-10, ResNet-50, MobileNetV2 and EfficientNet-B0, 2,000 steps each, evolution
-with Pareto.
+"""The paper's search of the B series on CIFAR-10, three architectures, 2,000 steps each, Pareto evolution.
 
 Expected (EvoNorm paper): B0, B1 and B2 after 2 days on 5,000 workers; a model took 3 to 10 hours on two cores. Not run
 here. Numbers that the reachable text does not give (window, newcomers, widths, first population, the stability test's

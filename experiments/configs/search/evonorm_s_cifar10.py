@@ -1,5 +1,6 @@
-"""The paper's search of the S series: as evonorm_b_cifar10.py, without live batch nodes, 5,000 steps with a cosine
-schedule.
+"""The paper's search of the S series.
+
+As evonorm_b_cifar10.py, without live batch nodes, 5,000 steps with a cosine schedule.
 
 Expected (EvoNorm paper): S0, S1 and S2 after 2 days on 5,000 workers. Not run here.
 

@@ -1,5 +1,6 @@
-"""A search of S-series layers for two cores: as evonorm_b_small.py, without live batch nodes, and with a cosine
-schedule.
+"""A search of S-series layers for two cores.
+
+As evonorm_b_small.py, without live batch nodes, and with a cosine schedule.
 
 Expected: nothing is published at this size.
 

@@ -1,5 +1,4 @@
-"""What makes any transfer experiment tiny: its `smoke` variant, on drawn scenes, with few channels, few regions and few
-steps."""
+"""The `smoke` variant of any transfer experiment: drawn scenes, few channels, few regions, few steps."""
 
 
 def shrink(config):

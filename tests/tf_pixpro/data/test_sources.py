@@ -90,7 +90,7 @@ def test_wrong_sources_are_refused(tmp_path, files):
             "Received 9 and .* with 10",
         ),
         (lambda: data.source("tfds:no_such_set"), ValueError, "TFDS data set and split are needed"),
-        (lambda: data.source(tmp_path / "ok", size=3), ValueError, "has no options"),
+        (lambda: data.source(tmp_path / "ok", size=3), ValueError, "size to scenes. Received size with path"),
         (lambda: data.pretrain_dataset(data.source("scenes"), size=96), ValueError, r"\(height, width\) .* size=96"),
         (lambda: batches(data.source(tmp_path / "ok"), 1, global_batch=0), ValueError, "must divide over the replicas"),
     ]:

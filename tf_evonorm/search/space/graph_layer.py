@@ -191,8 +191,7 @@ class GraphLayer(NormAct):
 
 
 class _Samples(NamedTuple):
-    """What statistics are of: the number of positions of a batch, and their weights [B, ..., 1] where a mask hides
-    some."""
+    """What statistics are taken over: a number of positions, and their weights [B, ..., 1] where a mask hides some."""
 
     count: tf.Tensor
     weights: tf.Tensor | None

@@ -61,7 +61,7 @@ def convert(
     Args:
       input: a `.pth`, `.safetensors` or detectron2's `.pkl` file; or the folder of a run or of a conversion.
       output: a folder to be made; or, for a folder, a `.pth` file.
-      config: the experiment's `ConfigDict`, in the place of what the file, or the folder's config.json, says.
+      config: the experiment's `ConfigDict`, in place of what the file, or the folder's config.json, says.
       images: in the training set, which tells how long the run is; what the file says, or ImageNet's number.
       key: entries of the file that lead to the weights, joined by dots; found where there is one such entry.
       prefix: what the names of the ResNet's weights begin with; found where there is one ResNet. With a prefix only
@@ -239,7 +239,7 @@ def _step(others, schedule):
 def _run():
     flags.DEFINE_string("input", None, "A .pth, .safetensors or .pkl file, or the folder of a run.", required=True)
     flags.DEFINE_string("output", None, "A folder to be made, or a .pth file.", required=True)
-    config_flags.DEFINE_config_file("config", help_string="Experiment, in the place of what the input says: FILE.py.")
+    config_flags.DEFINE_config_file("config", help_string="Experiment, in place of what the input says: FILE.py.")
     flags.DEFINE_integer("images", None, "Images in the training set.", lower_bound=1)
     flags.DEFINE_string("key", None, "Entries of the file that lead to the weights, such as state_dict.")
     flags.DEFINE_string("prefix", None, "What the ResNet's names begin with, such as encoder_q. (with the dot).")

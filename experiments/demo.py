@@ -36,7 +36,7 @@ def demo(config: ConfigDict, workdir: str, images: str | None = None) -> dict[st
         labels.
 
     Returns:
-      {'from scratch': [mIoU of each seed], 'pre-trained': [...]}; empty with images of one's own.
+      {'from scratch': [mIoU of each seed], 'pre-trained': [...]}; empty with your own images.
     """
     workdir = os.path.abspath(workdir)
     source = plan(config, images)

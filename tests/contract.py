@@ -15,14 +15,14 @@ class Case:
     """A layer, how to make it, and the shape of one batch.
 
     `largest` is the size of the values that half precision must bear: a convolution adds several in that precision.
-    `still` gives the weights whose gradient is zero by mathematics: a bias in front of a batch normalization.
+    `zero_gradient` gives the weights whose gradient is zero by mathematics: a bias in front of a batch normalization.
     """
 
     layer: type
     options: dict = dataclasses.field(default_factory=dict)
     input_shape: tuple = (4, 5, 3, 8)
     largest: float = 60000
-    still: Callable = lambda layer: []
+    zero_gradient: Callable = lambda layer: []
 
     def make(self, **more):
         return self.layer(**{**self.options, **more})
@@ -52,21 +52,30 @@ CASES = [
         tf_evonorm.GraphLayer,
         {"graph": "std_batch(0) mul(3,0) std_group(0) add(5,6) max(4,7) div(0,8) add(9,2)", "synchronized": True},
     ),
-    Case(tf_pixpro.PixelPropagation, {"value_layers": 2}, still=lambda layer: [layer.value[0].bias]),
+    Case(tf_pixpro.PixelPropagation, {"value_layers": 2}, zero_gradient=lambda layer: [layer.value[0].bias]),
     Case(
         tf_pixpro.BYOL,
         {"hidden": 6, "features": 5},
         largest=1000,
-        still=lambda layer: [layer.projection.expand.bias, layer.projection.reduce.bias, layer.prediction.expand.bias],
+        zero_gradient=lambda layer: [
+            layer.projection.expand.bias,
+            layer.projection.reduce.bias,
+            layer.prediction.expand.bias,
+        ],
     ),
     Case(
         tf_pixpro.SimCLR,
         {"hidden": 6, "features": 5},
         largest=1000,
-        still=lambda layer: [layer.projection.expand.bias],
+        zero_gradient=lambda layer: [layer.projection.expand.bias],
     ),
     Case(tf_pixpro.PixelPropagation, {"value_layers": 0, "block": 4}),
-    Case(tf_pixpro.ProjectionHead, {"hidden": 6, "features": 5}, largest=1000, still=lambda layer: [layer.expand.bias]),
+    Case(
+        tf_pixpro.ProjectionHead,
+        {"hidden": 6, "features": 5},
+        largest=1000,
+        zero_gradient=lambda layer: [layer.expand.bias],
+    ),
 ]
 
 
@@ -154,9 +163,9 @@ def one_step_changes_every_weight(case):
     x = case.batch()
     model.compile(tf.keras.optimizers.SGD(0.1), "mse")
     model.fit(x, np.random.default_rng(3).normal(size=model(x).shape), batch_size=len(x), verbose=0)
-    still = [id(weight) for weight in case.still(model.layers[1])]
+    zero = [id(weight) for weight in case.zero_gradient(model.layers[1])]
     for weight, old in zip(model.trainable_weights, before):
-        assert id(weight) in still or np.abs(weight.numpy() - old).max() > 0, weight.name
+        assert id(weight) in zero or np.abs(weight.numpy() - old).max() > 0, weight.name
 
 
 def replicas_agree(case, strategy):

@@ -147,9 +147,9 @@ def test_voc_annotations(tmp_path):
         (tmp_path / "Annotations" / "a.xml").write_bytes(spoiled)
         problems = Problems()
         images, _ = voc(str(tmp_path), "train", problems)
-        things = [thing for picture in images for thing in picture.objects]
+        objects = [one for image in images for one in image.objects]
         assert things or problems.counts or spoiled.count(b"<object>") == 0 or spoiled.count(b"</object>") == 0
-        assert all(np.isfinite(thing.box).all() for thing in things)
+        assert all(np.isfinite(one.box).all() for one in objects)
 
     spoil()
 

@@ -28,9 +28,8 @@ def export_encoder(
     ('2': [B, h, w, C], ...) and 'pooled' [B, C], the mean of the last level over its cells.
 
     - `serving_default`, input `image_bytes` [B] string: JPEG, PNG, BMP or (first frame of) GIF files of any sizes. Each
-    is scaled,
-      antialiased, until it covers `image_size`, and its centre is cut out. Bytes that are no image fail their request
-      with InvalidArgumentError; the next request is answered.
+      is scaled, antialiased, until it covers `image_size`, and its centre is cut out. Bytes that are no image fail
+      their request with InvalidArgumentError; the next request is answered.
     - `images`, input `images` [B, H, W, 3] float32: RGB in 0..255, any size that the encoder takes, not scaled or cut.
 
     Both normalise as the views of pre-training are. BatchNorm uses its running statistics.

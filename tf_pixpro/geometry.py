@@ -117,7 +117,7 @@ def centre_distances(centres1: tf.Tensor, centres2: tf.Tensor, diagonal: tf.Tens
 
 
 def positive_mask(box1: tf.Tensor, box2: tf.Tensor, cells: tuple[int, int], distance: float = 0.7) -> tf.Tensor:
-    """Which cells of two views show the same place.
+    """Which cells of two views show the same position.
 
     Args:
       box1, box2: [B, 4] float32, boxes of the views in their source image.

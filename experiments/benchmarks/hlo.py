@@ -187,7 +187,7 @@ def compiled(path: str, topology: str) -> tuple[Any, float]:
 
 
 def report(path: str, topology: str) -> dict:
-    """What the compiler says of one module.
+    """The compiler's report on one module.
 
     Returns:
       'module', 'topology', 'estimated_cycles', 'flops', 'bytes', 'temporary_bytes', 'argument_bytes', 'output_bytes',

@@ -59,7 +59,7 @@ KINDS = {
 def experiment(session: sessions.Session) -> Run:
     """A run of detection or segmentation.
 
-    The sections of its config, in data order: scenes: `drawn_records`, instead of records of one's own; train_data,
+    The sections of its config, in data order: scenes: `drawn_records`, instead of your own records; train_data,
     validation_data: Model Garden's DataConfig; scores: annotation_file and kind, see
     `tf_pixpro.transfer.average_precision`; norm_act: name, reach ('backbone' or 'all') and the layer's arguments;
     encoder: name and the backbone's arguments; model: kind, the builder's own arguments (fcn) and Model Garden's model
@@ -117,7 +117,7 @@ def prepared(session: sessions.Session) -> tuple[ConfigDict, str, StepSchedule, 
 
 
 def task_params(config: ConfigDict, schedule: StepSchedule) -> Any:
-    """Model Garden's task configuration: what the config says, in its words.
+    """Model Garden's task configuration: the config's sections under its keys.
 
     Raises:
       Mistake: if the config has a key that Model Garden does not know, or lacks the records.

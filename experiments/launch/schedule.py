@@ -68,7 +68,7 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True)
 class StepSchedule:
-    """How long and how fast, in steps, at a rate as it is: the protocols of detection and segmentation.
+    """How long and how fast, in steps, at an unscaled rate: the protocols of detection and segmentation.
 
     Attributes:
       steps: of the whole run.

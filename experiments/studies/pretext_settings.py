@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def judge(options: argparse.Namespace, name: str, measure: str, seed: int) -> Any:
-    """Returns what one measure says of the encoder of a setting; pre-trains it if that is not done yet.
+    """Returns one measure of a setting's encoder, which is pre-trained first if it is not there.
 
     Returns:
       Of 'frozen' {"knn": accuracy, "std": `feature_std`, "rank": `effective_rank`} of pooled features of the held-out

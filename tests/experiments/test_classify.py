@@ -108,7 +108,7 @@ def test_a_run_goes_on_in_its_folder(tmp_path):
     assert set(results) >= {"accuracy", "top_5_accuracy", "validation_loss"}
 
 
-def test_mistakes_are_told(tmp_path):
+def test_mistakes_are_reported(tmp_path):
     config = config_of("evonorm_r20_cifar10", "smoke")
     config.backbone.name = "vgg"
     with pytest.raises(ValueError, match=r"backbone\.name must be one of resnet, .* Received 'vgg'"):

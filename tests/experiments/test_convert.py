@@ -133,7 +133,7 @@ def test_a_training_file_goes_on_with_its_buffers(golden, tmp_path, module, floa
 
 
 @pytest.mark.parametrize("option, answer", [("optimizer", "optimizer=sgd"), ("lr_scheduler", "lr_scheduler=step")])
-def test_what_has_no_counterpart_is_told(golden, tmp_path, option, answer):
+def test_what_has_no_counterpart_is_reported(golden, tmp_path, option, answer):
     published = authors_state.published(golden("pixpro/c_pixpro_t1_64_in.npz"))
     published["opt"][option] = answer.partition("=")[2]
     pth.write(tmp_path / "theirs.pth", {**published, "optimizer": {"state": {}}})

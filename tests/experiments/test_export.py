@@ -57,7 +57,7 @@ def test_a_pyramid_is_served_as_its_backbone(tmp_path):
     assert answers_as(str(tmp_path / "served"), encoder.backbone)
 
 
-def test_contradictions_are_told(run, tmp_path):
+def test_contradictions_are_reported(run, tmp_path):
     folder, config, *_ = run
     out = str(tmp_path / "out")
     for wrong in (

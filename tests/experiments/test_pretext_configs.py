@@ -86,7 +86,7 @@ def test_the_compared_tasks_share_everything_else(task):
     assert np.isfinite(model.pretext_loss(batch(96), training=False)["loss"])
 
 
-def test_wrong_names_are_told():
+def test_wrong_names_are_reported():
     with pytest.raises(ValueError, match="one of simclr, byol"):
         compare_r18_photos.get_config("moco")
     config = pixcontrast_r50_imagenet.get_config("smoke")

@@ -98,7 +98,7 @@ def test_anchors_of_c4_are_octaves():
     assert detector.KINDS[config.model.kind].task is tasks.MaskRCNNC4Task
 
 
-def test_mistakes_are_told(tmp_path):
+def test_mistakes_are_reported(tmp_path):
     config = camvid_fcn_r18.get_config()
     wrong = {
         r"config\.model\.kind must be one of": {"model": {"kind": "yolo"}},

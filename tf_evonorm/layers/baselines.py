@@ -271,7 +271,7 @@ class GroupNormAct(_Activated):
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
 class LayerNormAct(GroupNormAct):
-    """Normalization over one whole sample (all places and channels), gamma and beta per channel, and an activation.
+    """Normalization over one whole sample (all positions and channels), gamma and beta per channel, and an activation.
 
     Args:
       activation: as in `BatchNormAct`.
@@ -280,7 +280,7 @@ class LayerNormAct(GroupNormAct):
     Input and output shape: [B, ..., C].
 
     Source: the "LayerNorm-ReLU" row of the EvoNorm paper's BigGAN table; index set (w, h, c) of its Table 1. Keras' own
-      LayerNormalization takes its statistics over the channels of each place.
+      LayerNormalization takes its statistics over the channels of each position.
     """
 
     def __init__(
@@ -374,7 +374,7 @@ class FilterResponseNormAct(NormAct):
     Input and output shape: [B, ..., C].
 
     Source: Singh and Krishnan 2020 (Filter Response Normalization). TensorFlow Addons' FilterResponseNormalization
-      gives the same numbers but wants channels last, rank 4 and a known size; its TLU learns one threshold per place
+      gives the same numbers but wants channels last, rank 4 and a known size; its TLU learns one threshold per position
       and channel.
     """
 

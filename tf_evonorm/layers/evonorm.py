@@ -152,8 +152,7 @@ class EvoNormB0(_EvoNormB):
     Moving variance: a batch without samples, as the last one of a replica may be, does not move it.
 
     Input and output shape: [B, ..., C] floating point of rank 2 or more, any size but C unknown. Statistics and
-      variables
-    are float32 under float16 and bfloat16 policies.
+      variables are float32 under float16 and bfloat16 policies.
 
     Raises:
       Mistake: an axis that is neither the last nor the one after the batch, unknown channels, momentum outside 0..1.
@@ -196,7 +195,21 @@ class EvoNormB0(_EvoNormB):
 class EvoNormB1(_EvoNormB):
     """x / max(sqrt(batch variance + epsilon), (x + 1) * sqrt(instance mean of x**2 + epsilon)) * gamma + beta.
 
-    Args and shapes: as `EvoNormB0`, without v.
+    Args:
+      momentum: share of the moving variance that stays at each training call.
+      synchronized: take the batch variance over all replicas of the strategy; otherwise each replica takes its own, and
+        the moving variance is the mean of theirs.
+      moving_variance_initializer: of the moving variance.
+      jit_compile: whether XLA compiles the formula's loops; None decides as `EvoNormB0` says.
+      apply_act: False leaves gamma * x + beta alone, without statistics.
+      trainable: a frozen layer uses the moving variance, as Keras' BatchNormalization does.
+      axis, epsilon, affine, beta_..., gamma_..., dtype, name, input_shape: as in `NormAct`. There is no v.
+
+    Input and output shape: [B, ..., C] floating point of rank 2 or more, any size but C unknown. Statistics and
+      variables are float32 under float16 and bfloat16 policies.
+
+    Raises:
+      Mistake: an axis that is neither the last nor the one after the batch, unknown channels, momentum outside 0..1.
 
     Source: EvoNorm paper, Table 2. The authors released no code for it; epsilon stands where Table 1 has it.
     """
@@ -208,7 +221,21 @@ class EvoNormB1(_EvoNormB):
 class EvoNormB2(_EvoNormB):
     """x / max(sqrt(batch variance + epsilon), sqrt(instance mean of x**2 + epsilon) - x) * gamma + beta.
 
-    Args and shapes: as `EvoNormB0`, without v.
+    Args:
+      momentum: share of the moving variance that stays at each training call.
+      synchronized: take the batch variance over all replicas of the strategy; otherwise each replica takes its own, and
+        the moving variance is the mean of theirs.
+      moving_variance_initializer: of the moving variance.
+      jit_compile: whether XLA compiles the formula's loops; None decides as `EvoNormB0` says.
+      apply_act: False leaves gamma * x + beta alone, without statistics.
+      trainable: a frozen layer uses the moving variance, as Keras' BatchNormalization does.
+      axis, epsilon, affine, beta_..., gamma_..., dtype, name, input_shape: as in `NormAct`. There is no v.
+
+    Input and output shape: [B, ..., C] floating point of rank 2 or more, any size but C unknown. Statistics and
+      variables are float32 under float16 and bfloat16 policies.
+
+    Raises:
+      Mistake: an axis that is neither the last nor the one after the batch, unknown channels, momentum outside 0..1.
 
     Source: EvoNorm paper, Table 2. The authors released no code for it; epsilon stands where Table 1 has it.
     """
@@ -230,8 +257,7 @@ class EvoNormS0(_EvoNormS):
       axis, epsilon, affine, beta_..., gamma_..., trainable, dtype, name, input_shape: as in `NormAct`.
 
     Input and output shape: [B, ..., C] floating point of rank 2 or more, any size but C unknown. Statistics and
-      variables
-    are float32 under float16 and bfloat16 policies.
+      variables are float32 under float16 and bfloat16 policies.
 
     Raises:
       Mistake: groups that do not divide the channels, an axis that is neither the last nor the one after the batch,
@@ -273,7 +299,18 @@ class EvoNormS0(_EvoNormS):
 class EvoNormS1(_EvoNormS):
     """x * sigmoid(x) / sqrt(group variance + epsilon) * gamma + beta.
 
-    Args and shapes: as `EvoNormS0`, without v.
+    Args:
+      groups: number of groups of neighbouring channels, or "auto": 32, lowered until it divides the channels.
+      jit_compile: whether XLA compiles the formula's loops; None decides as `EvoNormS0` says.
+      apply_act: False leaves gamma * x + beta alone, without statistics.
+      axis, epsilon, affine, beta_..., gamma_..., trainable, dtype, name, input_shape: as in `NormAct`. There is no v.
+
+    Input and output shape: [B, ..., C] floating point of rank 2 or more, any size but C unknown. Statistics and
+      variables are float32 under float16 and bfloat16 policies.
+
+    Raises:
+      Mistake: groups that do not divide the channels, an axis that is neither the last nor the one after the batch,
+        unknown channels.
 
     Source: EvoNorm paper, Table 3. The authors released no code for it; epsilon stands where Table 1 has it.
     """
@@ -285,7 +322,18 @@ class EvoNormS1(_EvoNormS):
 class EvoNormS2(_EvoNormS):
     """x * sigmoid(x) / sqrt(group mean of x**2 + epsilon) * gamma + beta.
 
-    Args and shapes: as `EvoNormS0`, without v.
+    Args:
+      groups: number of groups of neighbouring channels, or "auto": 32, lowered until it divides the channels.
+      jit_compile: whether XLA compiles the formula's loops; None decides as `EvoNormS0` says.
+      apply_act: False leaves gamma * x + beta alone, without statistics.
+      axis, epsilon, affine, beta_..., gamma_..., trainable, dtype, name, input_shape: as in `NormAct`. There is no v.
+
+    Input and output shape: [B, ..., C] floating point of rank 2 or more, any size but C unknown. Statistics and
+      variables are float32 under float16 and bfloat16 policies.
+
+    Raises:
+      Mistake: groups that do not divide the channels, an axis that is neither the last nor the one after the batch,
+        unknown channels.
 
     Source: EvoNorm paper, Table 3. The authors released no code for it; epsilon stands where Table 1 has it.
     """

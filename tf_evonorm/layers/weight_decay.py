@@ -19,7 +19,7 @@ def exclude_from_weight_decay(
         them.
 
     Returns:
-      The variables, for `optimizer.exclude_from_weight_decay(var_list=...)` or a mask of one's own.
+      The variables, for `optimizer.exclude_from_weight_decay(var_list=...)` or for a mask of your own.
 
     Raises:
       Mistake: the optimizer cannot leave variables out.

@@ -14,7 +14,7 @@ from tf_evonorm.replace import kinds
 from tf_evonorm.replace.graph import Graph, nested_graph
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """One normalization of a model and what it becomes; names of nested models are joined by a slash."""
 
     normalization: str
@@ -26,7 +26,7 @@ class Plan:
     """What happens to the layers of a model and of the models nested in it, by the identity of the layers.
 
     Attributes:
-        places: `Place` of each normalization that is replaced, in the order of layers.
+        positions: `Position` of each normalization that is replaced, in the order of layers.
         absorbed: ids of the layers that are, or are part of, an absorbed activation.
         shared: ids of those absorbed activations that act elsewhere too.
         functions: names of the absorbed activations, one per position.
@@ -35,7 +35,7 @@ class Plan:
     def __init__(self, model: tf.keras.Model, keep: Collection[str] = ()):
         if not isinstance(model, tf.keras.layers.Layer):
             raise TypeError(f"a Keras model comes first. Received {model!r}.")
-        self.places: dict[int, Place] = {}
+        self.positions: dict[int, Position] = {}
         self.absorbed: set[int] = set()
         self.shared: set[int] = set()
         self.functions: list[str] = []
@@ -52,7 +52,7 @@ class Plan:
             first, *others = self._unclear.values()
             more = f" {len(others)} others are alike: keep={tuple(self._unclear)!r} keeps them all." if others else ""
             raise Mistake(f"{first}{more}")
-        self.places = {key: self.places[key] for key in self._names if key in self.places}
+        self.positions = {key: self.positions[key] for key in self._names if key in self.positions}
         self._find_shared()
 
     def _read(self, model, path):
@@ -88,13 +88,13 @@ class Plan:
         """Adds one normalization as one graph reads it; what is wrong with it goes into `unclear`."""
         name = graph.path + layer.name
         if isinstance(layer, NormAct):
-            self.places.setdefault(id(layer), Place(name, (), layer.apply_act))
+            self.positions.setdefault(id(layer), Position(name, (), layer.apply_act))
             return
         try:
             refuse_options(layer, name)
             channels_first(layer, name)
             activations = graph.activations_of(layer.name)
-            seen = self.places.get(id(layer))
+            seen = self.positions.get(id(layer))
             if seen and seen.apply_act != bool(activations):
                 raise Mistake(
                     f"a shared normalization must have an activation everywhere or nowhere. Received {name}, also "
@@ -103,7 +103,7 @@ class Plan:
         except ValueError as error:
             self._unclear[name] = str(error)
             return
-        self.places.setdefault(id(layer), Place(name, activations, bool(activations)))
+        self.positions.setdefault(id(layer), Position(name, activations, bool(activations)))
         self.absorbed |= {id(graph.layers[activation]) for activation in activations}
         if activations and not seen:
             layers = [graph.layers[activation] for activation in activations]
@@ -116,11 +116,11 @@ class Plan:
         for graph in self._graphs.values():
             for name, layer in graph.layers.items():
                 sources = {id(graph.layers[source]) for source in graph.sources[name]}
-                if id(layer) in self.absorbed and sources - set(self.places) - self.absorbed:
+                if id(layer) in self.absorbed and sources - set(self.positions) - self.absorbed:
                     self.shared.add(id(layer))
 
 
-def norm_act_places(model: tf.keras.Model, keep: Collection[str] = ()) -> list[Place]:
+def norm_act_places(model: tf.keras.Model, keep: Collection[str] = ()) -> list[Position]:
     """Finds what `replace_norm_act` would replace, in the model's order of layers.
 
     Args:
@@ -128,12 +128,12 @@ def norm_act_places(model: tf.keras.Model, keep: Collection[str] = ()) -> list[P
         keep: names of normalizations to leave out, as `replace_norm_act` takes them.
 
     Returns:
-        One `Place` for each normalization; one that is shared by several nested models is listed once.
+        One `Position` for each normalization; one that is shared by several nested models is listed once.
 
     Raises:
         TypeError, Mistake: as `replace_norm_act`.
     """
-    return list(Plan(model, keep).places.values())
+    return list(Plan(model, keep).positions.values())
 
 
 def refuse_options(layer: tf.keras.layers.Layer, name: str) -> None:

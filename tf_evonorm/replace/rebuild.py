@@ -1,4 +1,4 @@
-"""Copies a Keras model with another layer in the place of every normalization and its activation."""
+"""Copies a Keras model with another layer in place of every normalization and its activation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def replace_norm_act(
     Args:
         model: functional or `Sequential` Keras model with BatchNormalization, GroupNormalization or subclasses of
             them, nested models included, also within `TimeDistributed`: those of `tf.keras.applications`, a backbone
-            of this package, one's own. It is not changed.
+            of this package, your own. It is not changed.
         norm_act: callable returning a fresh layer, such as `EvoNormB0` or `functools.partial(EvoNormS0,
             groups="auto")`. It is called as `norm_act(apply_act=..., gamma_initializer=..., name=...)`. Where the
             replaced layer has them, it also receives `axis=1` (channels first), `beta_initializer`,
@@ -76,17 +76,17 @@ def replace_norm_act(
             f"norm_act must be a class or function that makes a layer, such as EvoNormB0. Received {norm_act!r}."
         )
     plan = Plan(model, keep)
-    active = sum(place.apply_act for place in plan.places.values())
+    active = sum(position.apply_act for position in plan.positions.values())
     if not active:
         raise Mistake(
             f"a model must have a normalization followed by an activation. Received {model.name} with "
-            f"{len(plan.places)} normalizations, none of them before an activation. Put `norm_act` in by hand."
+            f"{len(plan.positions)} normalizations, none of them before an activation. Put `norm_act` in by hand."
         )
     new = _Copy(plan, norm_act).model(model, "")
     guard(new)
     absorbed = ", ".join(f"{count} {name}" for name, count in collections.Counter(plan.functions).items())
     message = "%s: replaced %d normalizations with their activations (absorbed: %s) and %d that stood alone"
-    log.info(message, model.name, active, absorbed or "none", len(plan.places) - active)
+    log.info(message, model.name, active, absorbed or "none", len(plan.positions) - active)
     return new
 
 
@@ -114,7 +114,7 @@ class _Copy:
             raise without_inputs(model, path)
         for layer in getattr(model, "operations", model.layers):
             copy = self.copies.get(id(layer))
-            if type(copy) is type(layer) and not is_graph(layer) and id(layer) not in self.plan.places:
+            if type(copy) is type(layer) and not is_graph(layer) and id(layer) not in self.plan.positions:
                 _copy_state(layer, copy)
             elif isinstance(copy, SharedActivation):
                 _copy_state(layer, copy.activation)
@@ -136,10 +136,10 @@ class _Copy:
         if nested is not None:
             inner = self.layer(nested, f"{path}{layer.name}/")
             return type(layer)(inner, name=layer.name, dtype=dtype_policy(layer))
-        if id(layer) in self.plan.places:
-            place = self.plan.places[id(layer)]
-            new = new_layer(layer, self.norm_act, place.apply_act, place.normalization)
-            if place.apply_act:
+        if id(layer) in self.plan.positions:
+            position = self.plan.positions[id(layer)]
+            new = new_layer(layer, self.norm_act, position.apply_act, position.normalization)
+            if position.apply_act:
                 self.active.add(id(new))
             return new
         if id(layer) in self.plan.shared:
@@ -153,10 +153,10 @@ class _Copy:
     def _explain(self, model, path, error):
         """Says at which layer the new one does not fit, if it is this."""
         for layer in model.layers:
-            if id(layer) in self.plan.places and layer._inbound_nodes:
-                place = self.plan.places[id(layer)]
+            if id(layer) in self.plan.positions and layer._inbound_nodes:
+                position = self.plan.positions[id(layer)]
                 try:
-                    new = new_layer(layer, self.norm_act, place.apply_act, place.normalization)
+                    new = new_layer(layer, self.norm_act, position.apply_act, position.normalization)
                     new.build(kinds.first_input(layer).shape)
                 except ValueError as reason:
                     raise Mistake(f"norm_act must fit at {path}{layer.name}, but {reason}") from error

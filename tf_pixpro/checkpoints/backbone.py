@@ -14,7 +14,7 @@ from tf_evonorm.mistakes import Mistake
 from tf_pixpro.checkpoints import weight_files
 
 # Where an encoder may lie in a checkpoint: a backbone file, a training run, a checkpoint of a model or of a Model
-# Garden model. A pyramid in the place of the encoder holds it as its own backbone; a frozen backbone holds it as its
+# Garden model. A pyramid in place of the encoder holds it as its own backbone; a frozen backbone holds it as its
 # encoder.
 _PLACES = (
     ("backbone",),
@@ -59,7 +59,7 @@ def save_backbone(encoder: tf.keras.Model, path: str) -> str:
 def load_backbone(encoder: tf.keras.Model, path: str) -> str:
     """Fills an encoder from a checkpoint: all of it, or an error that names what does not fit and leaves it untouched.
 
-    Variables are compared by place, shape and dtype before the first is read. Layers are matched by their order, as
+    Variables are compared by position, shape and dtype before the first is read. Layers are matched by their order, as
     Model Garden does, so their names may differ.
 
     Args:
@@ -198,7 +198,7 @@ def _compare(expected, stored, path):
     if not faults:
         return
     by_name = [{name: (name, *kind) for name, *kind in variables.values()} for variables in (expected, stored)]
-    # One block more or less moves all later layers by some places; names then say it in fewer words.
+    # One block more or less moves all later layers by some positions; names then say it in fewer words.
     faults = min(faults, _faults(*by_name) or faults, key=len)
     rest = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
     raise Mistake(

@@ -195,7 +195,7 @@ class _Reader:
 
 
 def _resolved(tree, done=None):
-    """The same tree with arrays in the place of tensors.
+    """The same tree with arrays in place of tensors.
 
     An object referenced twice is resolved once, or a small file could fill the memory.
     """

@@ -155,7 +155,7 @@ def state(model: tf.keras.Model, batches: int = 0) -> dict[str, np.ndarray]:
 
     Args:
       model: as in `names`.
-      batches: what `num_batches_tracked` says of every batch normalization, a count that ours do not keep.
+      batches: value of `num_batches_tracked` of every batch normalization, a count that ours do not keep.
     """
     result = {}
     for name, variable in names(model).items():

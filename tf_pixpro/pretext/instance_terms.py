@@ -1,4 +1,4 @@
-"""Instance terms: what the pretext model may ask of whole views beside, or in the place of, their pixels."""
+"""Instance terms: what the pretext model may ask of whole views beside, or in place of, their pixels."""
 
 from __future__ import annotations
 
@@ -72,9 +72,8 @@ class BYOL(_InstanceTerm):
       Mistake: if hidden or features is not positive.
 
     Source: the authors' `contrast/models/PixPro.py` with `--pixpro-ins-loss-weight`. There a fixed 7x7 average ties it
-      to views of 224
-    pixels; here the mean is over any map. Heads come before the mean, unlike BYOL (arXiv 2006.07733), which averages
-    first.
+      to views of 224 pixels; here the mean is over any map. Heads come before the mean, unlike BYOL (arXiv 2006.07733),
+      which averages first.
     """
 
     def __init__(

@@ -51,9 +51,8 @@ class ProjectionHead(tf.keras.layers.Layer):
       Mistake: if hidden or features is not positive, or the input's channels are unknown when the layer is built.
 
     Source: PixPro section 3.2 and the authors' `MLP2d`. Hidden is 4096 in their code; readers of the paper quote 2048.
-      Weights and
-    biases start uniform in +-1 / sqrt(input channels), their framework's default. The authors' head takes 2048 channels
-    only.
+      Weights and biases start uniform in +-1 / sqrt(input channels), their framework's default. The authors' head takes
+      2048 channels only.
     """
 
     def __init__(
@@ -119,9 +118,8 @@ class PixelPropagation(tf.keras.layers.Layer):
         while sharpness is not an integer.
 
     Source: PixPro section 3.2, equations 3 and 4. As in the authors' `featprop`, values are of unit length (the paper
-      has g(x_j)
-    itself) and 1e-6 is added to the similarity if sharpness is below 1. The authors leave the normalization inside g
-    local.
+      has g(x_j) itself) and 1e-6 is added to the similarity if sharpness is below 1. The authors leave the
+      normalization inside g local.
     """
 
     def __init__(

@@ -47,8 +47,7 @@ def pixel_contrast(
     """Pixel contrast of one direction (PixContrast).
 
     For each pixel i of the first view that has a positive: -log(sum over positives j of e^(q_i . k_j / temperature) /
-      the same sum over
-    all j); then the mean over those pixels.
+      the same sum over all j); then the mean over those pixels.
 
     Args:
       query: [B, h, w, D], pixels of one view, usually of unit length; float32 or float64 (others are cast to float32).
@@ -63,8 +62,7 @@ def pixel_contrast(
       Mistake: if the two maps differ in shape or the temperature is not positive.
 
     Source: PixPro section 3.1, equation 2; never released by the authors. The logarithm is taken pixel by pixel and the
-      mean over the
-    pixels in the intersection of the views, which are those with a positive.
+      mean over the pixels in the intersection of the views, which are those with a positive.
     """
     check_temperature(temperature)
     numbers = _per_pixel(functools.partial(_contrast, temperature=temperature), query, key, mask)
@@ -100,9 +98,8 @@ def instance_contrast(query: tf.Tensor, key: tf.Tensor, same_view: tf.Tensor, te
       Mistake: if the temperature is not positive.
 
     Source: SimCLR, arXiv 2002.05709, equation 1, which the paper adds to its pixel term (section 3.3). There both views
-      go through one
-    encoder; here keys come from the momentum encoder, as those of the pixel term do. All replicas must hold the same
-    number of images.
+      go through one encoder; here keys come from the momentum encoder, as those of the pixel term do. All replicas must
+      hold the same number of images.
     """
     check_temperature(temperature)
     key, same_view = tf.stop_gradient(key), tf.stop_gradient(same_view)

@@ -204,11 +204,10 @@ class PixPro(tf.keras.Model):
 
         Returns:
           Scalars: 'loss' (mean over the local batch; in [-4, 4] for pixel consistency alone), 'positives' (pairs per
-            image on the last
-          level), 'without_positives' (share of images), 'projection_std' (standard deviation of the unit projections
-          over pixels, times sqrt(D): near 1 spread, 0 collapsed; of the instance term's vectors where there is no pixel
-          term), 'momentum'; with an instance term also 'instance_loss', and 'pixel_loss' beside it, both without their
-          weights.
+            image on the last level), 'without_positives' (share of images), 'projection_std' (standard deviation of the
+            unit projections over pixels, times sqrt(D): near 1 spread, 0 collapsed; of the instance term's vectors
+            where there is no pixel term), 'momentum'; with an instance term also 'instance_loss', and 'pixel_loss'
+            beside it, both without their weights.
 
         Raises:
           Mistake: if the batch lacks an entry.
@@ -255,7 +254,7 @@ class PixPro(tf.keras.Model):
         return said
 
     def _targets(self, features, training):
-        """What the momentum branch says of one view, by level, with 'instance'."""
+        """Outputs of the momentum branch for one view, by level, with 'instance'."""
         said = {}
         if self.pixel_weight:
             said = {level: unit(self.momentum_projection(features[level], training=training)) for level in self.levels}

@@ -114,7 +114,7 @@ class _Blocks:
 
 @dataclasses.dataclass(frozen=True)
 class BlockPairs:
-    """The positive pairs of two views, never held all at once; the losses take it in the place of a mask.
+    """The positive pairs of two views, never held all at once; the losses take it in place of a mask.
 
     Attributes:
       box1, box2: [B, 4], see `tf_pixpro.geometry`.

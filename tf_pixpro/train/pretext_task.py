@@ -175,7 +175,7 @@ def pretrain(
 
 
 def _marked(dataset, is_query):
-    """Keeps image and label, and says of each row whether it is a query."""
+    """Keeps image and label, and marks each row as query or not."""
 
     def mark(batch):
         return {

@@ -80,7 +80,7 @@ class ClassificationTask(ObjectTask, image_classification.ImageClassificationTas
 def classifier(
     backbone: tf.keras.Model, num_classes: int, dropout: float = 0.0, weight_decay: float = 0.0
 ) -> tf.keras.Model:
-    """Model Garden's classifier on the highest level of a backbone: mean over places, dropout, one dense layer.
+    """Model Garden's classifier on the highest level of a backbone: mean over positions, dropout, one dense layer.
 
     Args:
       backbone: [B, H, W, 3] -> dict of levels; with a `Frozen` encoder

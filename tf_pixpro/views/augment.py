@@ -109,7 +109,7 @@ def two_views(
       exif: whether images are turned upright by their EXIF orientation. Off as in the authors' code: pre-training needs
         no upright images, and reading the orientation costs a third of decoding a small photo.
       bits: how many bits of 16-bit channels are used.
-      **changes: attributes of both views in the place of the recipe's, such as scale, ratio or vertical_flip.
+      **changes: attributes of both views in place of the recipe's, such as scale, ratio or vertical_flip.
 
     Returns:
       {'view1', 'view2': [height, width, 3] float32, normalized by ImageNet's mean and deviation; 'box1', 'box2': [4]

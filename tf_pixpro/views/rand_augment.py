@@ -33,8 +33,7 @@ def rand_augmented(
       [3, h, w] float32 in 0..255.
 
     Source: the authors' set "RandAug" (`rand-n2-m10-mstd0.5`), after Cubuk et al., arXiv 1909.13719. There, geometric
-      operations take
-    bilinear or bicubic interpolation at random; here it is bilinear.
+      operations take bilinear or bicubic interpolation at random; here it is bilinear.
     """
     draw = tf.unstack(tf.random.stateless_uniform([3, operations], seed), axis=1)
     noise = tf.unstack(tf.random.stateless_normal([operations], tf.random.experimental.stateless_fold_in(seed, 1)))

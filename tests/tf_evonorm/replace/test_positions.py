@@ -30,7 +30,7 @@ class FrozenBatchNorm(layers.BatchNormalization):
 
 
 class OwnBatchNorm(layers.Layer):
-    """A normalization of one's own that does not say where its channels are."""
+    """A user's normalization that does not say where its channels are."""
 
     def call(self, inputs):
         return inputs

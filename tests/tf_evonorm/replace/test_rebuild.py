@@ -1,4 +1,4 @@
-"""Replacing normalizations in models of Keras and of one's own: same graph, same other weights, clear refusals."""
+"""Replacing normalizations in Keras' and the user's models: same graph, same other weights, clear refusals."""
 
 import functools
 import io
@@ -12,7 +12,7 @@ from reference_weights import double_precision, largest_error, randomize
 
 import tf_evonorm
 from tf_evonorm import BatchNormAct, EvoNormB0, EvoNormS0, backbones, norm_act_places, replace_norm_act
-from tf_evonorm.replace import Place
+from tf_evonorm.replace import Position
 
 layers = tf.keras.layers
 S0 = functools.partial(EvoNormS0, groups="auto")
@@ -155,10 +155,10 @@ def test_places_of_a_model_of_ones_own():
         ("inner/norm", True),
         ("bn3", True),
     ]
-    assert places[0] == Place("bn1", ("act1",), True)
+    assert places[0] == Position("bn1", ("act1",), True)
 
 
-def test_wrong_arguments_are_told():
+def test_wrong_arguments_are_reported():
     for norm_act in ("evonorm_s0", EvoNormB0(), small_model()):
         with pytest.raises(TypeError, match="norm_act must be a class or function that makes a layer"):
             replace_norm_act(small_model(), norm_act)

@@ -235,7 +235,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("make", BROKEN, ids=lambda make: make.__name__)
-def test_a_broken_file_is_told_what_it_is(tmp_path, make):
+def test_a_broken_file_is_named_by_its_kind(tmp_path, make):
     path = tmp_path / "file.pth"
     make(path)
     with pytest.raises(ValueError, match=BROKEN[make]) as error:

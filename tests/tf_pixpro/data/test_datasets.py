@@ -10,7 +10,7 @@ from tf_pixpro import data
 from tf_pixpro.data import datasets
 
 
-def test_a_run_that_starts_later_goes_on_where_it_was(folder):
+def test_a_run_that_starts_later_resumes_the_same_order(folder):
     whole = batches(data.source(folder), 7)
     assert_same(batches(data.source(folder), 3, start_step=4), whole[4:])
 

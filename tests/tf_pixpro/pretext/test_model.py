@@ -149,7 +149,7 @@ def tiny(size=(32, 48), **kwargs):
     return PixPro(encoder, ProjectionHead(16, 8), **kwargs), batch
 
 
-def test_fit_saves_and_goes_on(tmp_path):
+def test_fit_saves_and_resumes(tmp_path):
     model, batch = tiny(steps=10)
     data = tf.data.Dataset.from_tensors(batch)
     model.compile(LARS(0.1, weight_decay=1e-5))

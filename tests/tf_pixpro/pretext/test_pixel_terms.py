@@ -58,7 +58,7 @@ def batch():
     return {**views, **{f"box{v}": np.tile([[0.1 * v, 0, 0.9, 1]], (4, 1)).astype("f") for v in (1, 2)}}
 
 
-def test_the_model_learns_saves_and_goes_on(tmp_path):
+def test_the_model_learns_saves_and_resumes(tmp_path):
     model = tf_pixpro.PixContrast(encoder(), tf_pixpro.ProjectionHead(8, 8), temperature=0.2, steps=20)
     model.compile(tf_pixpro.LARS(1.0))
     data = tf.data.Dataset.from_tensors(batch())

@@ -9,7 +9,7 @@ from tf_pixpro.transfer import tasks
 
 
 class Echo(tf.keras.Model):
-    """Says of each pixel the class that its first channel names."""
+    """Predicts for each pixel the class that its first channel names."""
 
     def __init__(self, classes):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Images in overlapping windows: what a segmenter that was trained on crops says of a larger image."""
+"""Overlapping windows: how a segmenter that was trained on crops predicts larger images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets of images and class masks in folders: Cityscapes, CamVid, and images and masks of one's own."""
+"""Data sets of images and class masks in folders: Cityscapes, CamVid, and your own images and masks."""
 
 from __future__ import annotations
 

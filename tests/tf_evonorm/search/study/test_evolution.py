@@ -135,6 +135,6 @@ def test_ranking_by_the_mean():
         (dict(newcomers=1.5), r"newcomers in \[0, 1\]"),
     ],
 )
-def test_wrong_rules_are_told(wrong, message):
+def test_wrong_rules_are_reported(wrong, message):
     with pytest.raises(ValueError, match=message):
         Rules(**wrong)

@@ -129,7 +129,7 @@ def test_a_dead_workers_candidate_is_taken_over_and_its_late_result_does_not_cou
     assert study.claim("third") is None
 
 
-def test_a_lease_is_renewed_while_work_goes_on(url):
+def test_a_lease_is_renewed_while_work_continues(url):
     study = make(url, 1, clock=Clock(), lease=0.3)
     job = study.claim("slow")
 

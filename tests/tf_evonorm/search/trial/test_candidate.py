@@ -163,6 +163,6 @@ def test_accuracy_is_measured_once_for_each_step(images, monkeypatch):
     assert sum(passes) == 260
 
 
-def test_crops_larger_than_the_images_are_told(images):
+def test_crops_larger_than_the_images_are_reported(images):
     with pytest.raises(ValueError, match=r"crop must fit into the images. Received crop=24 for images of 16 pixels"):
         Candidate(images, (TINY,), dataclasses.replace(TRAINING, crop=24))

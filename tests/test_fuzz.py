@@ -148,7 +148,7 @@ def test_voc_annotations(tmp_path):
         problems = Problems()
         images, _ = voc(str(tmp_path), "train", problems)
         objects = [one for image in images for one in image.objects]
-        assert things or problems.counts or spoiled.count(b"<object>") == 0 or spoiled.count(b"</object>") == 0
+        assert objects or problems.counts or spoiled.count(b"<object>") == 0 or spoiled.count(b"</object>") == 0
         assert all(np.isfinite(one.box).all() for one in objects)
 
     spoil()

@@ -218,9 +218,9 @@ def _refuse_own_model(model, path):
         )
 
 
-def without_inputs(model: tf.keras.Model, path: str) -> ValueError:
+def without_inputs(model: tf.keras.Model, path: str) -> Mistake:
     """The error for a `Sequential` that has not been told the shape of its input."""
-    return ValueError(
+    return Mistake(
         f"a model must know its inputs. Received {path}{model.name}, a Sequential without one. "
         "Start it with tf.keras.Input(shape)."
     )

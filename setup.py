@@ -35,6 +35,8 @@ EXTRAS = {
     "postgresql": POSTGRESQL,
     "tpu": [f"jax>=0.10; {NEW}", f"libtpu; {NEW}"],  # the TPU's compiler, on Linux without a TPU
     "safetensors": ["safetensors"],  # backbone files of that kind
+    # Exports of that kind; onnx 1.19 needs an ml_dtypes that TensorFlow 2.15 does not allow.
+    "onnx": ["tf2onnx>=1.16", f"onnx<1.19; {OLD}", f"onnx; {NEW}", "onnxruntime"],
     "pytorch": ["torch"],  # for three tests of files that PyTorch itself has written; they are skipped without it
     "experiments": [
         *TRANSFER,

@@ -15,5 +15,7 @@ IGNORED = (
 )
 if KERAS_3:
     sys.modules["official"] = None  # Model Garden is Keras 2: for these tests it is not there
-else:
-    import experiments  # noqa: F401
+import experiments  # noqa: E402, F401  # chooses Keras 2 and the kernels
+
+if KERAS_3:
+    os.environ["TF_USE_LEGACY_KERAS"] = "0"  # for this process, and those that tests start

@@ -26,7 +26,7 @@ LAW = {
     ),
     "tf_pixpro": (
         ("version", "geometry", "optimization", "checkpoints"),
-        ("views",),
+        ("views", "formats"),
         ("data",),
         ("pretext",),
         ("export", "callbacks", "train"),

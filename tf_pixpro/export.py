@@ -1,4 +1,4 @@
-"""From a trained encoder or classifier to a SavedModel that serves it without this package."""
+"""From a trained encoder or classifier to a SavedModel that serves it without this package, or to other formats."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import tensorflow as tf
 
 from tf_evonorm.atomic import atomic_path
 from tf_evonorm.mistakes import Mistake
+from tf_pixpro import formats
 from tf_pixpro.checkpoints import load_backbone
 from tf_pixpro.pretext.model import PixPro
-from tf_pixpro.views.augment import centre_view, normalized
+from tf_pixpro.views.augment import centre_view, denormalized, normalized
+
+FORMATS = ("saved_model", *formats.FORMATS)
 
 
 def export_encoder(
@@ -21,11 +24,14 @@ def export_encoder(
     *,
     encoder: Optional[tf.keras.Model] = None,
     image_size: tuple[int, int] = (224, 224),
+    format: str = "saved_model",
+    batch: Optional[int] = None,
+    representative: Optional[tf.data.Dataset] = None,
 ) -> str:
-    """Writes an encoder as a SavedModel that turns images into features.
+    """Writes an encoder as a SavedModel that turns images into features, or as one file of another format.
 
-    Two signatures, both with the same answer, a dict of float32 tensors: every level of the encoder under its own name
-    ('2': [B, h, w, C], ...) and 'pooled' [B, C], the mean of the last level over its cells.
+    A SavedModel has two signatures, both with the same answer, a dict of float32 tensors: every level of the encoder
+    under its own name ('2': [B, h, w, C], ...) and 'pooled' [B, C], the mean of the last level over its cells.
 
     - `serving_default`, input `image_bytes` [B] string: JPEG, PNG, BMP or (first frame of) GIF files of any sizes. Each
       is scaled, antialiased, until it covers `image_size`, and its centre is cut out. Bytes that are no image fail
@@ -34,24 +40,32 @@ def export_encoder(
 
     Both normalise as the views of pre-training are. BatchNorm uses its running statistics.
 
+    ONNX and TFLite hold the second of them for images of `image_size`. A `.keras` file holds the encoder itself, of
+    normalized images, and a `.safetensors` file its weights (`tf_pixpro.load_backbone`).
+
     Args:
       model_or_checkpoint: a `PixPro`, an encoder, the path of a `.keras` file of either, or the path of a checkpoint
         (or of a folder with one) that is read into `encoder`.
-      path: folder to be made. It appears whole or not at all.
+      path: folder to be made, or a file that ends in the format's name. It appears whole or not at all.
       encoder: an encoder built as the one in the checkpoint; its weights are replaced. Only with the path of a
         checkpoint.
       image_size: (height, width) in pixels that encoded images are brought to.
+      format: one of `FORMATS`.
+      batch: images of each request, for ONNX and TFLite; any number by default.
+      representative: for TFLite with integers of 8 bits instead of float32: finite dataset of {'image': [b, height,
+        width, 3] float32 normalized} of `image_size`, as `tf_pixpro.data.labelled_dataset` makes it; a few hundred
+        images, whose range of values the integers then span.
 
     Returns:
       The path.
 
     Raises:
       FileNotFoundError: if there is no file at the path that was given.
-      Mistake: if what was given is no encoder, `path` is taken, or the image size is not positive.
+      Mistake: if what was given is no encoder, `path` is taken, the image size is not positive, a package is
+        missing, or the format cannot hold the model.
     """
     path = os.fspath(path).rstrip("/")
-    _check_free(path)
-    _check_size(image_size)
+    _check(path, image_size, format, batch, representative)
     encoder = _encoder(model_or_checkpoint, encoder)
     last = max(encoder.output)
 
@@ -59,6 +73,8 @@ def export_encoder(
         levels = {level: tf.cast(values, tf.float32) for level, values in encoder(views, training=False).items()}
         return {**levels, "pooled": tf.reduce_mean(levels[last], axis=[1, 2])}
 
+    if format != "saved_model":
+        return _write(format, path, encoder, features, image_size, batch, representative)
     served = _serve(encoder, features, image_size, margin=1.0)
     return write_served(served, {"serving_default": served.encoded, "images": served.images}, path)
 
@@ -70,29 +86,35 @@ def export_classifier(
     class_names: Sequence[str],
     image_size: tuple[int, int] = (224, 224),
     margin: float = 256 / 224,
+    format: str = "saved_model",
+    batch: Optional[int] = None,
+    representative: Optional[tf.data.Dataset] = None,
 ) -> str:
-    """Writes a classifier as a SavedModel that turns images into classes.
+    """Writes a classifier as a SavedModel that turns images into classes, or as one file of another format.
 
-    Two signatures with the same answer: 'probabilities' [B, K] float32, 'label' [B] int64 and 'name' [B] string of the
-      likeliest class.
+    A SavedModel has two signatures with the same answer: 'probabilities' [B, K] float32, 'label' [B] int64 and 'name'
+    [B] string of the likeliest class.
     `serving_default` takes `image_bytes`, `images` takes `images`, both as in `export_encoder`.
+
+    ONNX and TFLite give 'probabilities' and 'label' of images of `image_size`. The names are JSON in the metadata entry
+    `class_names` of ONNX; `unzip model.tflite` finds them as `labels.txt`.
 
     Args:
       classifier: functional Keras model, normalized images [B, H, W, 3] -> logits [B, K].
-      path: folder to be made. It appears whole or not at all.
+      path: folder to be made, or a file that ends in the format's name. It appears whole or not at all.
       class_names: K strings.
       image_size: (height, width) in pixels that encoded images are brought to.
       margin: the short side of an encoded image is scaled to so many times that size before the centre is cut out.
+      format, batch, representative: see `export_encoder`.
 
     Returns:
       The path.
 
     Raises:
-      Mistake: if the names are not as many as the classes, `path` is taken, or the image size is not positive.
+      Mistake: if the names are not as many as the classes, or as in `export_encoder`.
     """
     path = os.fspath(path).rstrip("/")
-    _check_free(path)
-    _check_size(image_size)
+    _check(path, image_size, format, batch, representative)
     if len(class_names) != classifier.output_shape[-1]:
         raise Mistake(
             f"class_names must name each of the {classifier.output_shape[-1]} classes. Received "
@@ -100,10 +122,17 @@ def export_classifier(
         )
     names = tf.constant(list(class_names))
 
-    def answer(views):
+    def numbers(views):
         probabilities = tf.nn.softmax(tf.cast(classifier(views, training=False), tf.float32))
-        label = tf.argmax(probabilities, axis=-1)
-        return {"probabilities": probabilities, "label": label, "name": tf.gather(names, label)}
+        return {"probabilities": probabilities, "label": tf.argmax(probabilities, axis=-1)}
+
+    if format != "saved_model":
+        plain = tf.keras.Model(classifier.inputs, classifier.outputs[0])  # without a class of Model Garden
+        return _write(format, path, plain, numbers, image_size, batch, representative, class_names)
+
+    def answer(views):
+        found = numbers(views)
+        return {**found, "name": tf.gather(names, found["label"])}
 
     served = _serve(classifier, answer, image_size, margin)
     return write_served(served, {"serving_default": served.encoded, "images": served.images}, path)
@@ -122,7 +151,28 @@ def write_served(served: tf.Module, signatures: dict, path: str) -> str:
     return path
 
 
-def _check_size(image_size):
+def _write(format, path, model, answer, image_size, batch, representative, class_names=()):
+    """Writes another format than SavedModel; `answer` takes normalized images."""
+    if representative is not None:
+        representative = representative.map(lambda rows: denormalized(rows["image"]))
+    exported = formats.Exported(
+        model,
+        lambda images: answer(normalized(images)),
+        _own_size(model, image_size),
+        batch,
+        tuple(class_names),
+        representative,
+    )
+    return formats.write(format, exported, path)
+
+
+def _check(path, image_size, format, batch, representative):
+    if format == "saved_model":
+        _check_free(path)
+        if batch is not None or representative is not None:
+            raise Mistake("batch and representative images are for other formats than saved_model. Leave them out.")
+    else:
+        formats.check(format, path, batch, representative)
     if len(image_size) != 2 or min(image_size) < 1:
         raise Mistake(
             f"image_size must be (height, width), both positive. Received {image_size!r}. Pass e.g. (224, 224)."
@@ -176,9 +226,7 @@ def _serve(model, answer, image_size, margin):
       image_size, margin: of encoded images, where the model's own size is not fixed.
     """
     size = (model.inputs[0].shape[1], model.inputs[0].shape[2])
-    image_size = tuple(map(int, image_size))
-    if size != (None, None):
-        image_size = tuple(fixed or asked for fixed, asked in zip(size, image_size))
+    image_size = _own_size(model, image_size)
 
     def encoded(image_bytes):
         spec = tf.TensorSpec([*image_size, 3], tf.float32)
@@ -197,3 +245,8 @@ def _serve(model, answer, image_size, margin):
     colours = tf.TensorSpec([None, *size, 3], tf.float32, "images")
     served.images = tf.function(of_colours, input_signature=[colours])
     return served
+
+
+def _own_size(model, image_size):
+    """(height, width): the model's own where it is fixed, else what was asked."""
+    return tuple(fixed or int(asked) for fixed, asked in zip(model.inputs[0].shape[1:3], image_size))

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import examples
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,7 +12,7 @@ import tensorflow as tf
 from experiments.builders.pretext import pretext_encoder, pretext_model
 from experiments.configs.pretrain import compare_r18_photos, pixpro_r18_photos
 from experiments.export import export
-from tf_pixpro import save_backbone
+from tf_pixpro import load_backbone, save_backbone
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,22 @@ def test_a_run_its_best_and_a_checkpoint(run, tmp_path):
     assert answers_as(str(tmp_path / "best"), best)
     export(str(tmp_path / "other"), checkpoint=os.path.join(folder, "best", "backbone"), config=config)
     assert answers_as(str(tmp_path / "other"), best)
+
+
+def test_other_formats_of_a_run(run, tmp_path):
+    folder, config, latest, _ = run
+    line = export(str(tmp_path / "m.safetensors"), workdir=folder, format="safetensors")
+    assert line == f"{tmp_path}/m.safetensors: normalized images; levels 2, 3, 4, 5 and pooled"
+    other = pretext_encoder(config)
+    load_backbone(other, str(tmp_path / "m.safetensors"))
+    for got, want in zip(other.get_weights(), latest.get_weights()):
+        np.testing.assert_array_equal(got, want)
+    examples.photos(tmp_path / "photos.zip")
+    given = {"workdir": folder, "format": "tflite", "image_size": ["32"]}
+    line = export(str(tmp_path / "m.tflite"), representative=str(tmp_path / "photos.zip"), **given)
+    assert "images of 32 x 32, float32 in 0..255" in line
+    interpreter = tf.lite.Interpreter(str(tmp_path / "m.tflite"))
+    assert np.int8 in {row["dtype"] for row in interpreter.get_tensor_details()}
 
 
 def test_a_pyramid_is_served_as_its_backbone(tmp_path):

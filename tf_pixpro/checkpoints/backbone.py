@@ -84,13 +84,13 @@ def load_backbone(encoder: tf.keras.Model, path: str) -> str:
         weight_files.fill(encoder, path, in_file)
         return path
     path = _checkpoint(path)
-    stored = _variables(path)
-    place = next((p for p in _PLACES if any(key.startswith("/".join(p) + "/") for key in stored)), None)
+    stored, graph = _contents(path)
+    place = next((p for p in _PLACES if _at(p, stored, graph)), None)
     if place is None:
         places = ", ".join("/".join(p) for p in _PLACES)
         held = ", ".join(sorted({key.split("/")[0] for key in stored})) or "nothing"
         raise Mistake(f"a checkpoint must hold an encoder as one of {places}. Received {path!r}, which holds {held}.")
-    found = _below(stored, place)
+    found = _at(place, stored, graph)
     # A training run of Keras 3 keeps the encoder in that generation's own way.
     tree = encoder if any(key.startswith("_operations/") for key in found) else layered(encoder)
     _compare(_own_variables(tree), found, path)
@@ -147,7 +147,12 @@ def _checkpoint(path):
 
 
 def _variables(path):
-    """Key -> (name, shape, dtype) of every variable of a checkpoint; each is read once, so that damage shows."""
+    return _contents(path)[0]
+
+
+def _contents(path):
+    """(key -> (name, shape, dtype) of every variable of a checkpoint, its graph of objects). Each variable is read once
+    so that damage shows before it is used."""
     try:
         reader = tf.train.load_checkpoint(path)
         shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
@@ -159,7 +164,34 @@ def _variables(path):
             f"{path!r} must be a whole checkpoint of tf.train.Checkpoint. Reading it gave: {error}"
         ) from error
     names = {a.checkpoint_key: a.full_name for node in graph.nodes for a in node.attributes}
-    return {key: (names.get(key) or key, tuple(shapes[key]), dtypes[key]) for key in shapes if key != _GRAPH}
+    return {key: (names.get(key) or key, tuple(shapes[key]), dtypes[key]) for key in shapes if key != _GRAPH}, graph
+
+
+def _at(place, stored, graph):
+    """The variables of the object at a place, by their shortest paths from there. An object that is nearer to the root,
+    such as an optimizer of Keras 3, may give them the keys that they have in the checkpoint."""
+    root = 0
+    for name in place:
+        root = next((child.node_id for child in graph.nodes[root].children if child.local_name == name), None)
+        if root is None:
+            return {}
+    found, seen, waiting = {}, {root}, collections.deque([(root, ())])
+    while waiting:
+        number, path = waiting.popleft()
+        for child in graph.nodes[number].children:
+            if child.node_id in seen:
+                continue
+            seen.add(child.node_id)
+            waiting.append((child.node_id, (*path, _escaped(child.local_name))))
+            for attribute in graph.nodes[child.node_id].attributes:
+                if attribute.checkpoint_key in stored:
+                    key = "/".join((*waiting[-1][1], ".ATTRIBUTES", attribute.name))
+                    found[key] = stored[attribute.checkpoint_key]
+    return found
+
+
+def _escaped(name):
+    return name.replace(".", "..").replace("/", ".S")
 
 
 def _own_variables(tree):
@@ -172,7 +204,7 @@ def _own_variables(tree):
             if id(child) in seen:
                 continue
             seen.add(id(child))
-            place = (*path, name.replace(".", "..").replace("/", ".S"))
+            place = (*path, _escaped(name))
             waiting.append((child, place))
             if hasattr(child, "_serialize_to_tensors") and hasattr(child, "shape"):  # a variable, of Keras 3 as well
                 key = "/".join((*place, ".ATTRIBUTES", "VARIABLE_VALUE"))

@@ -60,7 +60,7 @@ def convert(
 
     Args:
       input: a `.pth`, `.safetensors` or detectron2's `.pkl` file; or the folder of a run or of a conversion.
-      output: a folder to be made; or, for a folder, a `.pth` file.
+      output: a folder to be made, whatever its name; or, for a folder, a `.pth` file.
       config: the experiment's `ConfigDict`, in place of what the file, or the folder's config.json, says.
       images: in the training set, which tells how long the run is; what the file says, or ImageNet's number.
       key: entries of the file that lead to the weights, joined by dots; found where there is one such entry.
@@ -74,7 +74,8 @@ def convert(
       FileNotFoundError: if there is no input.
       Mistake: if the file is no checkpoint or another model's, or `output` is taken.
     """
-    if output.endswith((".pth", ".pt")):
+    of_file = tf.io.gfile.exists(input) and not tf.io.gfile.isdir(input)
+    if output.endswith((".pth", ".pt")) and not of_file:
         with atomic_path(output) as partial:
             return f"{output}: {_to_pth(input, partial, config, images or IMAGENET)}"
     if tf.io.gfile.exists(output) and tf.io.gfile.listdir(output):

@@ -156,10 +156,11 @@ def test_torchvisions_layout(tmp_path, depth):
         weight.assign(tf.random.stateless_normal(weight.shape, (1, 2)))
     state = {name: pytorch_names._torch(variable) for name, variable in pytorch_names.encoder_names(source).items()}
     pth.write(tmp_path / "resnet.pth", {**state, "fc.weight": np.zeros((9, 8), "f4"), "fc.bias": np.zeros(9, "f4")})
-    answer = convert.convert(str(tmp_path / "resnet.pth"), str(tmp_path / "ours"))
+    folder = tmp_path / "o_resnet.pth"  # what is made of a file is a folder, whatever it is called
+    answer = convert.convert(str(tmp_path / "resnet.pth"), str(folder))
     assert f"resnet{depth}" in answer
     found = tf_evonorm.backbones.resnet(depth, width=0.125)
-    load_backbone(found, str(tmp_path / "ours" / "backbone"))
+    load_backbone(found, str(folder / "backbone"))
     for one, two in zip(source.weights, found.weights):
         np.testing.assert_array_equal(one, two)
 

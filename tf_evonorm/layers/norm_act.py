@@ -83,6 +83,7 @@ class NormAct(OneGeneration):
     """
 
     learns_from_batches = False  # whether training and inference differ
+    _symbolic = False  # whether Keras 2 asks for the shape of the output alone
 
     def __init__(
         self,
@@ -174,11 +175,23 @@ class NormAct(OneGeneration):
     @tf.autograph.experimental.do_not_convert  # nothing to convert, and tracing is faster
     def call(self, inputs, training=None, mask=None):
         x = self.received(inputs)
+        if self._symbolic:
+            return tf.identity(tf.cast(x, self.compute_dtype))
         weights = self.weights_of(mask, x)
         if tf.is_tensor(training) and not self.learns_from_batches:
             training = True
         y = in_mode(lambda training: self.normalized(x, training, weights), training, self.trainable)
         return tf.cast(y, self.compute_dtype)
+
+    if KERAS_2:
+
+        def _infer_output_signature(self, *arguments):
+            """A symbolic call, for which Keras 2 would trace the formula: most of the time of building a model."""
+            self._symbolic = True
+            try:
+                return super()._infer_output_signature(*arguments)
+            finally:
+                self._symbolic = False
 
     def received(self, inputs: tf.Tensor) -> tf.Tensor:
         """The input in the compute dtype, or in float32 where that is half precision and the input is not."""

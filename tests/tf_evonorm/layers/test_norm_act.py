@@ -55,6 +55,18 @@ def test_the_shape_of_a_first_layer_is_an_argument():
         assert tf.keras.Sequential([layer])(np.ones([2, 4, 4, 8], "float32")).shape == (2, 4, 4, 8)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "float64"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_building_a_model_traces_no_formula(name, dtype, monkeypatch):
+    layer = LAYERS[name](dtype=dtype)
+    image = tf.keras.Input((None, None, 8))
+    with monkeypatch.context() as context:
+        context.setattr(type(layer), "normalized", None)
+        model = tf.keras.Model(image, layer(image))
+    assert model.output.dtype == layer.compute_dtype and tuple(model.output.shape) == (None, None, None, 8)
+    np.testing.assert_array_equal(model(X), layer(X))
+
+
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("channels", [1, 16])
 def test_other_channels_than_those_of_build_are_refused(name, channels):

@@ -152,8 +152,9 @@ def stored_image(image_bytes: bytes, exif: bool = True, bits: int = 16) -> tuple
       bits: how many of 16 bits per channel are used.
 
     Returns:
-      (bytes, 'jpeg' or 'png', (height, width)). A JPEG or PNG file of 8-bit grey or colours without an orientation is
-      kept to the byte; anything else is decoded as `tf_pixpro.views.decode` does and stored as PNG without loss.
+      (bytes, 'jpeg' or 'png', (height, width)). A JPEG or PNG file of grey or colours without an orientation is kept to
+      the byte, where TensorFlow decodes it; anything else is decoded as `tf_pixpro.views.decode` does and stored as PNG
+      without loss.
 
     Raises:
       Mistake: if the bytes cannot be decoded, or hold more pixels than `decode.MAX_PIXELS`.
@@ -162,11 +163,20 @@ def stored_image(image_bytes: bytes, exif: bool = True, bits: int = 16) -> tuple
     plain = header.format in ("JPEG", "PNG") and header.mode in ("L", "RGB") and header.orientation == 1
     deep = header.format == "PNG" and image_bytes[24] == 16
     array = decode.decode_array(image_bytes, exif=exif, bits=bits)
-    if plain and not (deep and bits != 16):
+    if plain and not (deep and bits != 16) and _tensorflow_decodes(image_bytes):
         return image_bytes, header.format.lower(), array.shape[:2]
     stored = io.BytesIO()
     Image.fromarray(array).save(stored, "PNG")
     return stored.getvalue(), "png", array.shape[:2]
+
+
+def _tensorflow_decodes(image_bytes):
+    """Whether training can read what Pillow has: it does not where a file has lost its last bytes."""
+    try:
+        tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+        return True
+    except tf.errors.InvalidArgumentError:
+        return False
 
 
 def read(path: str) -> bytes:

@@ -1,10 +1,15 @@
 """Files found by the names that annotations have for them."""
 
+import io
 import unicodedata
 
+import numpy as np
 import pytest
+import tensorflow as tf
+from PIL import Image
 
 from tf_pixpro.transfer.records import ImageFolder
+from tf_pixpro.transfer.records.image_files import stored_image
 
 
 @pytest.mark.parametrize("below", ["", "images/", "upload\\3\\", "/data/upload/3/"])
@@ -64,3 +69,15 @@ def test_names_written_as_in_urls(tmp_path):
     )
     assert files.find("100%.jpg") == str(tmp_path / "100%.jpg")
     assert files.find("a%20b.jpg") == str(tmp_path / "a%20b.jpg")
+
+
+@pytest.mark.parametrize("kind, lost", [("JPEG", 2), ("PNG", 12)])
+def test_a_file_without_its_end_is_stored_as_training_reads_it(kind, lost):
+    file = io.BytesIO()
+    y, x = np.mgrid[:24, :31]
+    Image.fromarray(np.stack([x * 8, y * 10, (x + y) * 4], -1).astype(np.uint8)).save(file, kind, quality=90)
+    whole, shown = file.getvalue(), np.asarray(Image.open(file))
+    assert stored_image(whole)[:2] == (whole, kind.lower())
+    encoded, format, size = stored_image(whole[:-lost])
+    assert (format, size) == ("png", (24, 31))
+    np.testing.assert_array_equal(tf.io.decode_image(encoded), shown)

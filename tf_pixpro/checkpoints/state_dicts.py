@@ -12,7 +12,8 @@ import numpy as np
 from tf_evonorm.mistakes import Mistake
 from tf_pixpro.checkpoints import numpy_pickle, pth
 
-_WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel training and of torch.compile
+# What data-parallel training, torch.compile, FSDP and activation checkpoints put into names, the first in front alone.
+_WRAPPERS = re.compile(r"^(module\.)+|(?<![^.])_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
 _STEM = "conv1.weight"
 _RESNET = re.compile(r"(conv1|bn1|layer[1-4]\.\d+\.(conv|bn)\d|layer[1-4]\.\d+\.downsample\.[01])\.[a-z_]+")
 # Encoders that follow another one, in MoCo, BYOL, SimSiam, lightly, solo-learn and the authors' file.
@@ -71,7 +72,7 @@ def state_dict(tree: Any, key: str | None = None) -> dict[str, np.ndarray]:
         dict that holds a ResNet's or the authors' weights.
 
     Returns:
-      name -> array, without the prefixes of data-parallel training and torch.compile, and without what is no array.
+      name -> array, without what data-parallel training, torch.compile and FSDP put into names; arrays alone.
 
     Raises:
       Mistake: if there is none, or several and no key.
@@ -150,8 +151,8 @@ def _dicts(tree: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, dic
 
 
 def _unwrapped(name: str) -> str:
-    for wrapper in _WRAPPERS * 2:
-        name = name.removeprefix(wrapper)
+    while (bare := _WRAPPERS.sub("", name)) != name:
+        name = bare
     return name
 
 

@@ -1,6 +1,7 @@
 """Encoders found in the files of other methods: entries, prefixes, other names, file kinds."""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -32,6 +33,17 @@ FILES = {
     "data-parallel": ({"state_dict": under("module.", {**resnet(), **HEAD}), "epoch": 3}, ""),
     "compiled": ({"model": under("_orig_mod.", resnet())}, ""),
     "both": ({"model": under("module._orig_mod.", resnet())}, ""),
+    "compiled inside": ({"model": under("encoder._orig_mod.", resnet())}, "encoder."),
+    "compiled, then data-parallel": ({"model": under("_orig_mod.module.", resnet())}, ""),
+    "FSDP": (
+        {
+            "model": {
+                re.sub(r"(layer\d\.\d)\.", r"\1._fsdp_wrapped_module._checkpoint_wrapped_module.", name): value
+                for name, value in under("_fsdp_wrapped_module.", resnet()).items()
+            }
+        },
+        "",
+    ),
     "moco": (
         {
             "state_dict": {

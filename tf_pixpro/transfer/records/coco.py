@@ -270,6 +270,8 @@ def _outline(given, where, problems):
             given = json.loads(given) if given.strip() else None
         if not given:
             return None
+        if isinstance(given, list) and len(given) == 1 and isinstance(given[0], dict):
+            (given,) = given
         if isinstance(given, dict):
             return _run_lengths(given)
         lines = [given] if not isinstance(given[0], (list, tuple)) else list(given)

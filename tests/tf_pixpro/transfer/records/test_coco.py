@@ -98,6 +98,7 @@ VARIANTS = {
     "polygon of points": each("annotations", segmentation=[[[2, 1], [6, 1], [6, 4], [2, 4]]]),
     "outline as text": each("annotations", segmentation=json.dumps(SQUARE)),
     "run lengths as a list": each("annotations", segmentation={"size": [6, 8], "counts": COUNTS}),
+    "run lengths in a list": each("annotations", segmentation=[{"size": [6, 8], "counts": COUNTS}]),
     "run lengths as text": run_length_text,
     "run lengths, box missing": lambda whole: (run_length_text(whole), without("annotations", "bbox")(whole)),
     "sizes missing": without("images", "height", "width"),

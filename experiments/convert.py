@@ -92,7 +92,9 @@ def convert(
             config = config or _config(pytorch_names.model_arguments(state), opt)
             return f"{output}: {_run_folder(state, {**tree, 'opt': opt}, partial, config, images)}"
     except ValueError as error:
-        raise Mistake(f"{input!r} does not hold what it should: {error}") from error
+        raise Mistake(
+            f"--input must hold an encoder, or a model of the authors' code. Received {input!r}: {error}"
+        ) from error
 
 
 def _of_authors(state):

@@ -77,7 +77,7 @@ def test_checkpoints_of_layers(frozen, generation, name):
     status = tf.train.Checkpoint(**{entry["item"]: layer}).read(str(folder / entry["file"])).expect_partial()
     got = [np.asarray(weight) for weight in layer.weights]
     if generation == "0.1.0-keras3" and entry["item"] == "graphlayer":
-        # Version 0.1.0 left out what Keras 3 keeps in a dict: the moving statistic starts anew.
+        # Version 0.1.0 left out what Keras 3 keeps in a dict: the moving statistic starts again.
         (statistic,) = [i for i, weight in enumerate(layer.weights) if "moving" in weight.name]
         np.testing.assert_array_equal(got.pop(statistic), np.ones(8))
         del wanted[statistic]

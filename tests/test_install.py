@@ -40,6 +40,13 @@ def test_imports_need_nothing_of_linux(package):
     assert run.returncode == 0, run.stderr
 
 
+def test_the_libraries_load_none_of_the_extras():
+    extras = {"official", "ml_collections", "optuna", "dask", "distributed", "matplotlib", "tensorflow_datasets"}
+    code = "import sys, tf_evonorm, tf_pixpro; print(*{name.partition('.')[0] for name in sys.modules})"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0 and not extras & set(run.stdout.split()), run.stderr or run.stdout
+
+
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory):
     """The wheel of this tree as it lies in an environment."""

@@ -229,7 +229,7 @@ def classifier_network(workdir: str, name: str = "") -> gan_scores.FeatureNetwor
 
 
 def precise(config: ConfigDict, task: Any, experiment: Any, strategy: tf.distribute.Strategy, trainer: Any) -> list:
-    """The action that takes the averaged generator's moving statistics anew, before each evaluation and at the end."""
+    """The action that recomputes the averaged generator's moving statistics before each evaluation and at the end."""
     steps, model, step = config.precise_norm_steps, trainer.model, trainer.global_step
     if not steps or not list(moving_statistics(model.average)):
         return []

@@ -115,6 +115,8 @@ def _parse(argv: list) -> list:
         text = line(error)
         if isinstance(error, (AttributeError, KeyError)):
             key, _, hint = text.partition(" ")
+            ending, given = "." + key.strip("'"), [argument.lstrip("-").partition("=")[0] for argument in argv[1:]]
+            key = next((name for name in given if name.endswith(ending)), key)
             hint = f" {hint}" if hint else ""
             text = f"a flag changes a key that the config file has. Received {key}.{hint} Copy the file to add others."
         sys.exit(f"{program()}: {text} See --help.")

@@ -122,11 +122,11 @@ class _Generation:
     def pack(self, path: pathlib.Path) -> None:
         (self.folder / "manifest.json").write_text(json.dumps(self.manifest, indent=1))
         np.savez_compressed(self.folder / "expected.npz", **self.expected)
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+        with zipfile.ZipFile(path, "w") as file:
             for source in sorted(self.folder.rglob("*")):
                 if source.is_file():
                     entry = zipfile.ZipInfo(str(source.relative_to(self.folder)))
-                    file.writestr(entry, source.read_bytes(), zipfile.ZIP_DEFLATED, 9)
+                    file.writestr(entry, source.read_bytes(), zipfile.ZIP_LZMA)
         print(f"{path}: {len(self.manifest)} entries, {path.stat().st_size:,} bytes")
 
 

@@ -120,7 +120,7 @@ def check_resnet(depth: int, width: float, blocks: Sequence[int] | None, stem: s
         raise Mistake(f"depth must be one of {sorted(BLOCKS)}. Received depth={depth}. Pass one of them and blocks=.")
     if blocks is not None and (not 1 <= len(blocks) <= 4 or min(blocks) < 1):
         raise Mistake(
-            f"blocks must be up to four positive counts. Received blocks={blocks}. Pass such as (3, 4, 6, 3)."
+            f"blocks must be up to four positive counts. Received blocks={blocks}. Pass for example (3, 4, 6, 3)."
         )
     if stem not in ("imagenet", "small"):
         raise Mistake(f"stem must be 'imagenet' or 'small'. Received stem={stem!r}. Pass one of the two.")

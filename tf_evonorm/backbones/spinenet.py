@@ -187,7 +187,7 @@ def _check(variant, stem, min_level, max_level, input_size):
     if not 2 <= min_level <= max_level <= 7:
         raise Mistake(
             f"levels must satisfy 2 <= min_level <= max_level <= 7. Received {min_level} and {max_level}. "
-            "Pass such as 3 and 7."
+            "Pass for example 3 and 7."
         )
     divisor = 128 if stem == "imagenet" else 32
     if any(side is not None and side % divisor for side in input_size[:2]):

@@ -57,7 +57,7 @@ class Found:
         try:
             datetime.date.fromisoformat(self.date)
         except ValueError as error:
-            raise Mistake(f"the date of a found layer is like 2026-11-28. Received {self.date[:40]!r}.") from error
+            raise Mistake(f"the date of a found layer must be like 2026-11-28. Received {self.date[:40]!r}.") from error
 
 
 def names() -> tuple[str, ...]:

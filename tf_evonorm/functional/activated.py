@@ -1,7 +1,7 @@
 """Normalizations followed by an activation, each with one gradient of its own that keeps the input alone.
 
 `y = activation((x - centre) * gamma / root + beta)`. As in the EvoNorms, counting a full-size tensor as 1, the forward
-pass reads 2 and writes 1, the backward pass reads 4 and writes 1; the activation's slope is taken anew from the input.
+pass reads 2 and writes 1, the backward pass reads 4 and writes 1; the activation's slope is recomputed from the input.
 """
 
 from __future__ import annotations

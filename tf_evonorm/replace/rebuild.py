@@ -34,7 +34,7 @@ def replace_norm_act(
     as in x * sigmoid(x). A normalization that stands alone, as at the end of a residual branch, becomes
     `norm_act(apply_act=False)`, which for EvoNorm is the affine form. All other layers keep their names, settings and
     weights, and shared layers stay shared. Where an activation was, a layer of its name passes its input through, so
-    `get_layer(name).output` still finds the activated tensor. Compile the result anew. Its `load_weights` refuses `.h5`
+    `get_layer(name).output` still finds the activated tensor. Compile the result. Its `load_weights` refuses `.h5`
     files of the model from before, in which a moving mean would become v. What was replaced and absorbed
     is logged; `norm_act_places` lists it.
 

@@ -161,7 +161,7 @@ def _contents(path):
             reader.get_tensor(key)
     except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as error:
         raise Mistake(
-            f"{path!r} must be a whole checkpoint of tf.train.Checkpoint. Reading it gave: {error}"
+            f"{path!r} must be a complete checkpoint of tf.train.Checkpoint. Reading it gave: {error}"
         ) from error
     names = {a.checkpoint_key: a.full_name for node in graph.nodes for a in node.attributes}
     return {key: (names.get(key) or key, tuple(shapes[key]), dtypes[key]) for key in shapes if key != _GRAPH}, graph

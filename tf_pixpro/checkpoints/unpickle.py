@@ -167,7 +167,7 @@ class _Machine:
 
     def _binpersid(self, _):
         if self.persistent is None:
-            raise Mistake("references to outside data have no place here. Received one.")
+            raise Mistake("data must lie in the file itself. Received a reference to other data.")
         reference = self.stack.pop()
         self.stack.append(self.persistent(*(r.name if isinstance(r, (_Name, Opaque)) else r for r in reference)))
 

@@ -128,7 +128,7 @@ def _safetensors_variables(data, path, encoder):
     except Mistake:
         raise
     except Exception as error:  # the Rust library has an exception of its own, NumPy and JSON theirs
-        raise Mistake(f"{path!r} must be a whole safetensors file of weights. Reading it gave: {error}") from error
+        raise Mistake(f"{path!r} must be a complete safetensors file of weights. Reading it gave: {error}") from error
     found = {}
     for name, array in arrays.items():
         owner = next((layer for layer in reversed(numbers) if name.startswith(f"{layer}/")), None)
@@ -167,5 +167,5 @@ def _h5_variables(data, path):
             with h5py.File(local) as file:
                 file.visititems(keep)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise Mistake(f"{path!r} must be a whole .weights.h5 file of Keras. Reading it gave: {error}") from error
+            raise Mistake(f"{path!r} must be a complete .weights.h5 file of Keras. Reading it gave: {error}") from error
     return found

@@ -119,7 +119,7 @@ def training_dataset(
 
         examples = _each(numbers, attempts)
     else:
-        # A stream cannot be asked for another image, so a bad one is replaced by the one before it, seen anew.
+        # A stream cannot be asked for another image, so a bad one is replaced by the one before it, once more.
         rows = _rows(source, seed, start_step, global_batch, part, parts)
         pairs = rows.map(lambda local, example: (number_of(local), example))
         pairs = pairs.scan(_none_yet(source), lambda last, pair: (pair[1], (*pair, last)))

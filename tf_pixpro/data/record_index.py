@@ -175,7 +175,7 @@ def _name(root, pattern, names, compression):
 def _report_changes(shown, changed, number):
     if changed:
         tf.get_logger().warning(
-            "%s: %d of %d files have changed since they were indexed, such as %s, and are indexed anew",
+            "%s: %d of %d files have changed since they were indexed, such as %s, and are indexed again",
             shown, len(changed), number, changed[0],
         )  # fmt: skip
 
@@ -211,7 +211,7 @@ def _save(path, names, index):
             file.write(content.getvalue())
     except (tf.errors.OpError, OSError):
         tf.get_logger().warning(
-            "%s cannot be written: the index of %d records is kept in memory alone, and made anew at each start. "
+            "%s cannot be written: the index of %d records is kept only in memory and is made again at each start. "
             "The option `index` names another folder for it.",
             path, index.num_examples,
         )  # fmt: skip
@@ -231,7 +231,7 @@ def _counted(file, compression):
     try:
         return int(records.reduce(np.int64(0), lambda count, _: count + 1))
     except tf.errors.DataLossError as error:
-        raise Mistake(f"whole TFRecords are needed. Received {file!r}: {error.message}. Copy them anew.") from error
+        raise Mistake(f"TFRecords must be complete. Received {file!r}: {error.message}. Copy them again.") from error
 
 
 def _offsets(file, size, read_at):
@@ -256,7 +256,9 @@ def _offsets(file, size, read_at):
 
 
 def _torn(file, record):
-    return Mistake(f"whole TFRecords are needed. Received {file!r}, which ends within record {record}. Copy them anew.")
+    return Mistake(
+        f"TFRecords must be complete. Received {file!r}, which ends within record {record}. Copy them again."
+    )
 
 
 def _check_headers(file, headers, start):
@@ -264,8 +266,8 @@ def _check_headers(file, headers, start):
     wrong = np.flatnonzero(masked_crc32c(rows["length"]) != rows["crc"])
     if len(wrong):
         raise Mistake(
-            f"whole TFRecords are needed. Received {file!r}, where the header of record {start + wrong[0]} is damaged. "
-            "Copy them anew."
+            f"TFRecords must be complete. Received {file!r}, where the header of record {start + wrong[0]} is damaged. "
+            "Copy them again."
         )
 
 

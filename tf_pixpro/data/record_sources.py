@@ -106,7 +106,7 @@ def _classes(pattern, examples, count):
             raise Mistake(f"labels must be below num_classes. Received num_classes={count}, {largest} in {pattern!r}.")
         return tuple(map(str, range(count if count is not None and largest >= 0 else largest + 1)))
     except tf.errors.DataLossError as error:
-        raise Mistake(f"whole TFRecords are needed. Received {pattern!r}: {error.message}. Copy them anew.") from error
+        raise Mistake(f"TFRecords must be complete. Received {pattern!r}: {error.message}. Copy them again.") from error
 
 
 def _first_record(file):
@@ -174,13 +174,13 @@ def _tfds_records(builder, name, split, index):
         if opened.num_examples != builder.info.splits[split].num_examples:
             raise Mistake(
                 f"TFDS files must be those that were prepared. Received tfds:{name}, split={split!r}, of "
-                f"{builder.info.splits[split].num_examples} examples, with {opened.num_examples}. Prepare it anew."
+                f"{builder.info.splits[split].num_examples} examples, with {opened.num_examples}. Prepare it again."
             )
         return opened.reader()
     if kind != "array_record":
         raise Mistake(
             f"a TFDS data set must be written as tfrecord or array_record. Received tfds:{name} as {kind}. "
-            f"Prepare it anew: tfds build {name} --file_format=array_record"
+            f"Prepare it again: tfds build {name} --file_format=array_record"
         )
     method = tensorflow_datasets.decode.DeserializeMethod.RAW_BYTES
     examples = builder.as_data_source(split, deserialize_method=method)

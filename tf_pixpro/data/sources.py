@@ -133,7 +133,7 @@ def zipped(path: str, split: Optional[str] = None, min_side: int = 32) -> Source
         # Opened once: it may be read from many threads, and its directory is long.
         archive = zipfile.ZipFile(tf.io.gfile.GFile(path, "rb") if is_remote(path) else path)
     except zipfile.BadZipFile as error:
-        raise Mistake(f"a zip of images is needed. Received {path!r}: {error}. Make it anew.") from error
+        raise Mistake(f"a zip of images is needed. Received {path!r}: {error}. Create it again.") from error
     # Some programs of Windows write backslashes, against the format's rule.
     members = {info.filename.replace("\\", "/"): info for info in archive.infolist()}
     names = sorted(name for name in members if not name.endswith("/"))
@@ -168,7 +168,7 @@ def _check_members(path, members):
             name = zipfile.compressor_names.get(info.compress_type, f"method {info.compress_type}")
             raise Mistake(
                 f"a zip must be stored, deflated or packed by bzip2 or lzma. Received {path!r}, whose "
-                f"{info.filename} is packed by {name}. Unpack it into a folder, or pack it anew."
+                f"{info.filename} is packed by {name}. Unpack it into a folder, or pack it again."
             )
 
 

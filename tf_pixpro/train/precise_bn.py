@@ -1,4 +1,4 @@
-"""Moving statistics taken anew before an evaluation, with the weights as they are (PreciseBN)."""
+"""Moving statistics recomputed before an evaluation, with the weights as they are (PreciseBN)."""
 
 from __future__ import annotations
 

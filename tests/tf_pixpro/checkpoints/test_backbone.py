@@ -174,7 +174,7 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     other = encoder(seed=1)
     before = other.get_weights()
-    with pytest.raises(ValueError, match="must be a whole checkpoint"):
+    with pytest.raises(ValueError, match="must be a complete checkpoint"):
         load_backbone(other, path)
     for weight, old in zip(other.get_weights(), before):
         np.testing.assert_array_equal(weight, old)

@@ -199,7 +199,7 @@ def nested(path):
 
 
 def doubled(path):
-    """Forty lists, each of which holds the one before twice: a memory of 2 to the 40 where each is copied anew."""
+    """Forty lists, each of which holds the one before twice: a memory of 2 to the 40 where each is copied."""
     lists = b"".join(bytes([*b"](h", n, *b"h", n, *b"eq", n + 1]) for n in range(40))
     zipped(path, b"\x80\x02]q\x00" + lists + b".")
 

@@ -99,7 +99,7 @@ def test_a_damaged_file_is_refused(ending, damage, tmp_path):
     file.write_bytes({"half": data[: len(data) // 2], "empty": b"", "other": b"\x80\x04no weights" * 9}[damage])
     other = encoder(seed=1)
     before = other.get_weights()
-    with pytest.raises(Mistake, match=r"must be a whole .* Reading it gave: "):
+    with pytest.raises(Mistake, match=r"must be a complete .* Reading it gave: "):
         load_backbone(other, str(file))
     for weight, old in zip(other.get_weights(), before):
         np.testing.assert_array_equal(weight, old)

@@ -103,7 +103,7 @@ def test_a_file_torn_anywhere_is_named(tmp_path, cut):
     good = write(tmp_path / "b", [b"x"])
     (tmp_path / "a").write_bytes(whole[:-cut])
     record = 4 - (cut > 26)
-    with pytest.raises(Mistake, match=rf"Received '.*/a', which ends within record {record}\. Copy them anew"):
+    with pytest.raises(Mistake, match=rf"Received '.*/a', which ends within record {record}\. Copy them again"):
         records.record_index([str(tmp_path / "a"), good])
     assert not list(tmp_path.glob(".records*"))
 

@@ -62,7 +62,7 @@ def test_the_number_of_classes_may_be_said(tmp_path, files):
 def test_damaged_records_are_refused(tmp_path, files):
     whole = records(tmp_path / "a.tfrecord", files).read_bytes()
     (tmp_path / "a.tfrecord").write_bytes(whole[:-20])
-    with pytest.raises(Mistake, match="Copy them anew"):
+    with pytest.raises(Mistake, match="Copy them again"):
         data.source(tmp_path / "a.tfrecord")
     (tmp_path / "b.tfrecord").write_bytes(b"no records at all" * 9)
     with pytest.raises(Mistake, match="must hold images"):

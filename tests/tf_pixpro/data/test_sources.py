@@ -73,7 +73,7 @@ def test_wrong_sources_are_refused(tmp_path, files):
         (lambda: data.source(tmp_path / "nowhere.zip"), FileNotFoundError, "where there is nothing"),
         (lambda: data.source(tmp_path / "empty"), ValueError, "images .* are needed"),
         (lambda: data.source(tmp_path / "notes.txt"), ValueError, "Received the file"),
-        (lambda: data.source(tmp_path / "broken.zip"), ValueError, "Make it anew"),
+        (lambda: data.source(tmp_path / "broken.zip"), ValueError, "Create it again"),
         (lambda: data.source(small), ValueError, "sides of at least 32 pixels.*60x20"),
         (lambda: data.source(fake), ValueError, "a.jpg and others are none"),
         (lambda: data.source(write(tmp_path / "ok", files), split="val"), ValueError, "split='val' and .* has train"),

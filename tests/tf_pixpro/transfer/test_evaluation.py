@@ -1,4 +1,4 @@
-"""What stands between a model and its score: windows, statistics taken anew, predictions back on their image."""
+"""What stands between a model and its score: windows, statistics recomputed, predictions back on their image."""
 
 import numpy as np
 import pytest

@@ -226,7 +226,8 @@ class Study:
         same = [_identity(mine) == _identity(other) for mine, other in zip(present, trials)]
         if len(present) > len(trials) or not all(same):
             raise Mistake(
-                f"a study is restored where there is none. Received {self._lock.shown_url} with {len(present)} "
+                "a study is restored only into a working folder without one. "
+                f"Received {self._lock.shown_url} with {len(present)} "
                 "candidates of its own. Take another workdir."
             )
         for trial in trials[len(present) : len(present) + _INSERTED_AT_ONCE]:

@@ -126,7 +126,7 @@ def _unique_images(listed, annotations, problems):
         elif key in entries and entries[key][1] != name:
             raise Mistake(
                 f"image ids must be unique. Received id {key} for {entries[key][1]!r} and {name!r} in {annotations!r}. "
-                "Number them anew, together with the image_id of their annotations."
+                "Renumber them, together with the image_id of their annotations."
             )
         elif key in entries:
             problems.add("repeated image", f"{annotations}: image {key}", "an image is listed twice. Kept once.")

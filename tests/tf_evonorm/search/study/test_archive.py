@@ -109,11 +109,11 @@ def test_a_study_with_candidates_of_its_own_is_kept(dumped, tmp_path):
     other = make(url(tmp_path, "other"), 2)
     work(other, lambda graph: Outcome((7.0, 7.0)))
     before = other.records()
-    with pytest.raises(Mistake, match=r"a study is restored where there is none. Received sqlite:.* Take another"):
+    with pytest.raises(Mistake, match=r"only into a working folder without one. Received sqlite:.* Take another"):
         archive.restore(other, path)
     longer = make(url(tmp_path, "first"), 14)
     work(longer, toy)
-    with pytest.raises(Mistake, match="a study is restored where there is none"):
+    with pytest.raises(Mistake, match="a study is restored only into a working folder without one"):
         archive.restore(longer, path)
     assert other.records() == before
 

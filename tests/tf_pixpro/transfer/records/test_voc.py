@@ -197,7 +197,7 @@ def test_a_missing_image_ends_with_its_path(tmp_path):
         ('<?xml version="1.0" encoding="gb2312"?>', "gb2312"),
         ("<?xml version='1.0' encoding='GBK'?>\n", "gbk"),
         ('<?xml version="1.0" encoding="utf-16"?>', "utf-16"),
-        ('<?xml version="1.0" encoding="utf-8"?>', "utf-16"),  # written anew by an editor
+        ('<?xml version="1.0" encoding="utf-8"?>', "utf-16"),  # rewritten by an editor
         ('<?xml version="1.0" encoding="gb2312"?>', "utf-8-sig"),
         ("", "utf-8"),
     ],

@@ -1,11 +1,12 @@
-"""Throughput of the input pipeline, beside a straightforward implementation, and the cost of each operation.
+"""Throughput of the input pipeline, beside two other implementations, and the cost of each operation.
 
     python -m experiments.benchmark input [--source=photos.zip] [--size=224] [--images=200] [--repeats=5]
 
 Without a source, synthetic scenes of 375 x 500 pixels are encoded as JPEG in place of photos. The plain version decodes
 the whole image once per view, crops, calls `tf.image.resize`, then computes every operation on every view and selects
-with `tf.where`. Both run in alternating rounds in one process, in tf.data on one thread. Time is processor time, so
-that images/s are those of one core, whatever the load of the machine.
+with `tf.where`. "Pillow" is what the authors' code does with Pillow and NumPy, one process without a loader. All run in
+alternating rounds in one process on one thread, the first two in tf.data. Time is processor time, so that images/s are
+those of one core, whatever the load of the machine.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from experiments.studies.runs import markdown
 from tf_pixpro import data
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str]) -> None:
     ways = {
         "tf_pixpro": timed_rounds(images, lambda image, seed: augment.two_views(image, seed, size)),
         "plain": timed_rounds(images, lambda image, seed: plain_views(image, seed, size)),
+        "Pillow": _pillow_rounds(images, size),
     }
     rounds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(options.repeats):
@@ -54,8 +56,10 @@ def main(arguments: Sequence[str]) -> None:
     )
     rates = [[name, *map(_short, (statistics.median(r), min(r), max(r)))] for name, r in rounds.items()]
     print(markdown(["input", "images/s, median", "least", "most"], rates))
-    ratios = [one / other for one, other in zip(rounds["tf_pixpro"], rounds["plain"])]
-    print(f"\ntf_pixpro / plain, median of the rounds: {statistics.median(ratios):.2f}\n")
+    for name in ("plain", "Pillow"):
+        ratios = [one / other for one, other in zip(rounds["tf_pixpro"], rounds[name])]
+        print(f"\ntf_pixpro / {name}, median of the rounds: {statistics.median(ratios):.2f}")
+    print()
     costs = [[name, f"{ms:.3f}", f"{times:.2f}"] for name, ms, times in operation_costs(images, size)]
     print(markdown(["operation", "ms", "calls in two views"], costs))
 
@@ -145,6 +149,69 @@ def _convolved(image: tf.Tensor, sigma: tf.Tensor, taps: int = 23) -> tf.Tensor:
     return tf.nn.depthwise_conv2d(image, tf.transpose(kernel, [1, 0, 2, 3]), [1, 1, 1, 1], "SAME")[0]
 
 
+def _pillow_rounds(images: Sequence[bytes], size: tuple[int, int]) -> Iterator[float]:
+    generator = np.random.default_rng(0)
+    while True:
+        start = time.process_time()
+        for image in images:
+            pillow_views(image, generator, size)
+        yield time.process_time() - start
+
+
+def pillow_views(image_bytes: bytes, generator: np.random.Generator, size: tuple[int, int]) -> list[np.ndarray]:
+    """Computes BYOL's augmentations as the authors' transforms do: each operation on 8-bit images of Pillow.
+
+    Returns:
+      Two views, each [3, height, width] float32, normalized.
+    """
+    image, views = Image.open(io.BytesIO(image_bytes)).convert("RGB"), []
+    for view in augment.RECIPES["BYOL"]:
+        box = _drawn_box(generator, *image.size, view)
+        changed = image.crop(box).resize(size[::-1], Image.Resampling.BILINEAR)
+        if generator.random() < view.flip:
+            changed = changed.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if generator.random() < view.jitter:
+            changed = _pillow_jitter(changed, generator, view)
+        if generator.random() < view.gray:
+            changed = changed.convert("L").convert("RGB")
+        if generator.random() < view.blur:
+            changed = changed.filter(ImageFilter.GaussianBlur(generator.uniform(*view.sigma)))
+        if generator.random() < view.solarize:
+            changed = ImageOps.solarize(changed)
+        planes = np.asarray(changed).transpose(2, 0, 1).astype(np.float32) / 255
+        mean, deviation = (np.array(x, np.float32)[:, None, None] for x in (augment.MEAN, augment.DEVIATION))
+        views.append((planes - mean) / deviation)
+    return views
+
+
+def _drawn_box(
+    generator: np.random.Generator, width: int, height: int, view: augment.View
+) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of a crop; see `augment.crop_window`."""
+    for _ in range(10):
+        area = width * height * generator.uniform(*view.scale)
+        aspect = np.exp(generator.uniform(*np.log(view.ratio)))
+        w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if w <= width and h <= height:
+            left, top = int(generator.integers(width - w + 1)), int(generator.integers(height - h + 1))
+            return left, top, left + w, top + h
+    return 0, 0, width, height
+
+
+def _pillow_jitter(image: Image.Image, generator: np.random.Generator, view: augment.View) -> Image.Image:
+    enhancers = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color, None]
+    amounts = (view.brightness, view.contrast, view.saturation, view.hue)
+    for number in generator.permutation(4):
+        amount, enhancer = amounts[number], enhancers[number]
+        if enhancer is not None:
+            image = enhancer(image).enhance(generator.uniform(1 - amount, 1 + amount))
+            continue
+        hue, *rest = image.convert("HSV").split()
+        turn = np.uint8(int(255 * generator.uniform(-amount, amount)) % 256)
+        image = Image.merge("HSV", (Image.fromarray(np.asarray(hue) + turn), *rest)).convert("RGB")
+    return image
+
+
 def operation_costs(images: Sequence[bytes], size: tuple[int, int]) -> list[tuple[str, float, float]]:
     """Returns (name, milliseconds of one call, expected number of calls in two views) of every operation."""
     one, two = augment.RECIPES["BYOL"]
@@ -162,9 +229,8 @@ def operation_costs(images: Sequence[bytes], size: tuple[int, int]) -> list[tupl
         "size and two windows": (
             lambda x: [augment.crop_window([s, 0], *tf.unstack(augment.image_size(x))) for s in (0, 1)], jpeg, 1,
         ),
-        "resize": (lambda x: augment.resized(x, size), crop, 2),
-        "to planes": (lambda x: tf.transpose(x, [2, 0, 1]), image, 2),
-        "flip": (lambda x: tf.reverse(x, [2]), planes, one.flip + two.flip),
+        "resize, to planes": (lambda x: augment.resized_planes(x, size), crop, 2),
+        "flip": (lambda x: tf.reverse(x, [1]), planes, one.flip + two.flip),
         "jitter, all of it": (lambda x: augment.jittered(x, draws, one), planes, jitter),
         "- brightness": (lambda x: augment.brightened(x, 1.1), planes, jitter),
         "- contrast": (lambda x: augment.contrasted(x, 1.1), planes, jitter),

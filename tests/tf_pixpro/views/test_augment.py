@@ -34,6 +34,15 @@ def test_crops_are_the_authors(golden):
         assert np.abs(view - archive[f"img{row:02d}/crop28_u8_hwc"].astype(np.float32)).max() <= 1.5
 
 
+@pytest.mark.parametrize("extent", [(300, 380), (70, 90), (90, 41), (1, 1), (33, 224)])
+def test_resized_values_are_tensorflows(extent):
+    image = np.random.default_rng(0).integers(0, 256, (*extent, 3)).astype(np.uint8)
+    for size in ((48, 64), (224, 33)):
+        expected = tf.image.resize(image, size, antialias=True).numpy()
+        np.testing.assert_array_equal(augment.resized(image, size), expected)
+        np.testing.assert_array_equal(augment.resized_planes(image, size), expected.transpose(2, 1, 0))
+
+
 def test_sampler_draws_from_the_authors_distribution(golden):
     archive = golden("pixpro/f_coords.npz")
     seeds = tf.random.stateless_uniform([4000, 2], (1, 2), maxval=2**30, dtype=tf.int32)

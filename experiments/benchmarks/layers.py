@@ -25,6 +25,11 @@ LAYERS = (
     "evonorm_b0", "evonorm_b1", "evonorm_b2", "evonorm_s0", "evonorm_s1", "evonorm_s2",
     BASELINE, "gn_relu", "ln_relu", "frn",
 )  # fmt: skip
+# The two ways of BatchNorm and ReLU, whatever the rule: compiled loops that keep the input alone, and the fused kernel.
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bn_relu_loops": ("bn_relu", {"jit_compile": True}),
+    "bn_relu_kernel": ("bn_relu", {"jit_compile": False}),
+}
 SHAPES = ("32x56x56x64", "32x28x28x256", "32x7x7x2048")
 # Reads and writes of a whole input. Forward: the statistics read x, the formula reads x and writes y. Backward: the
 # sums read x and dy, the formula reads both and writes dx.
@@ -155,7 +160,8 @@ def _measured_together(names: Sequence[str], shape: str, dtype: str, mode: str, 
 
 def _cases(name: str, size: Sequence[int], dtype: str) -> dict[Any, tuple[Callable, list]]:
     """Returns the layer of a name and, for an EvoNorm, its plain formula: case -> (forward, variables)."""
-    make: Any = named.norm_act(name)
+    known, options = WAYS.get(name, (name, {}))
+    make: Any = named.norm_act(known, **options)
     layer = make(dtype=dtype if dtype == "float32" else f"mixed_{dtype}")
     layer.build(size)
     cases: dict[Any, tuple[Callable, list]] = {name: (functools.partial(layer, training=True), layer.trainable_weights)}
@@ -235,7 +241,12 @@ def main(argv: Optional[Sequence[str]] = None) -> list[dict]:
     """Prints the table and returns its rows."""
     parser = argparse.ArgumentParser(prog="experiments.benchmark layers", description=__doc__.partition("\n")[0])
     parser.add_argument(
-        "--layers", nargs="+", choices=LAYERS, default=list(LAYERS), metavar="NAME", help=", ".join(LAYERS)
+        "--layers",
+        nargs="+",
+        choices=(*LAYERS, *WAYS),
+        default=list(LAYERS),
+        metavar="NAME",
+        help=", ".join((*LAYERS, *WAYS)),
     )
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), help="like 32x56x56x64")
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16", "float16"), default=["float32"])

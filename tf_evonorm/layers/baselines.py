@@ -33,8 +33,9 @@ class _Activated(NormAct):
     does not apply.
     """
 
-    def __init__(self, activation, v_initializer, v_regularizer, v_constraint, **options):
+    def __init__(self, activation, v_initializer, v_regularizer, v_constraint, jit_compile=None, **options):
         super().__init__(**options)
+        self.jit_compile = None if jit_compile is None else bool(jit_compile)
         self.activation = activations.activation(activation)
         self.learned = self.activation == activations.SWISH_V
         self.describe("v", v_initializer, v_regularizer, v_constraint)
@@ -95,6 +96,7 @@ class BatchNormAct(_Activated):
       v_initializer, v_regularizer, v_constraint: of v, where activation="swish_v".
       apply_act: False leaves the normalization without activation.
       axis, epsilon, affine, beta_..., gamma_..., trainable, dtype, name, input_shape: as in `NormAct`.
+      jit_compile: as in `EvoNormS0`; False takes TensorFlow's fused kernel where it applies.
 
     Input and output shape: [B, ..., C]. A batch without samples moves nothing. A frozen layer (trainable=False) uses
       the moving statistics, as in Keras.
@@ -128,6 +130,7 @@ class BatchNormAct(_Activated):
         dtype: Any = None,
         name: str | None = None,
         input_shape: Sequence[int | None] | None = None,
+        jit_compile: bool | None = None,
     ):
         super().__init__(**arguments(locals(), "momentum", "synchronized"))
         self.momentum, self.synchronized = check_momentum(momentum), bool(synchronized)
@@ -166,8 +169,10 @@ class BatchNormAct(_Activated):
     ) -> tf.Tensor | None:
         if not training or weights is not None:
             return None
-        compiled = functional.compiles(f"batch {function.__name__}", functional.flattened(x, self.axis)[0])
-        if self._fits_kernel(x) and not (compiled and functional.on_processors()):
+        compiled, by_rule = self.jit_compile, self.jit_compile is None
+        if by_rule:
+            compiled = functional.compiles(f"batch {function.__name__}", functional.flattened(x, self.axis)[0])
+        if self._fits_kernel(x) and (not compiled or (by_rule and not functional.on_processors())):
             return None  # on GPUs the kernel is the faster one
         options = {"axis": self.axis, "epsilon": self.epsilon, "synchronized": self.synchronized, "compiled": compiled}
         y, mean, biased, count = functional.batch_norm_activated(
@@ -191,7 +196,8 @@ class BatchNormAct(_Activated):
         return functional.raised(x) * self.along_channels(scale, rank) + self.along_channels(offset, rank)
 
     def get_config(self):
-        return {**super().get_config(), "momentum": self.momentum, "synchronized": self.synchronized}
+        own = {name: getattr(self, name) for name in ("momentum", "synchronized", "jit_compile")}
+        return {**super().get_config(), **own}
 
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
@@ -206,6 +212,7 @@ class GroupNormAct(_Activated):
       v_initializer, v_regularizer, v_constraint: of v, where activation="swish_v".
       apply_act: False leaves the normalization without activation.
       axis, epsilon, affine, beta_..., gamma_..., trainable, dtype, name, input_shape: as in `NormAct`.
+      jit_compile: whether XLA compiles the formula's loops, as in `EvoNormS0`.
 
     Input and output shape: [B, ..., C].
 
@@ -236,6 +243,7 @@ class GroupNormAct(_Activated):
         dtype: Any = None,
         name: str | None = None,
         input_shape: Sequence[int | None] | None = None,
+        jit_compile: bool | None = None,
     ):
         super().__init__(**arguments(locals(), "groups"))
         self.groups = whole(groups)
@@ -253,7 +261,7 @@ class GroupNormAct(_Activated):
         parameters: Sequence[tf.Tensor],
     ) -> tf.Tensor | None:
         options = {"groups": self.fitting_groups, "axis": self.axis, "epsilon": self.epsilon}
-        compiled = None if training else False
+        compiled = self.jit_compile if training or self.jit_compile is not None else False
         return functional.group_norm_activated(
             x, self.gamma, self.beta, function, parameters, compiled=compiled, **options
         )
@@ -266,7 +274,7 @@ class GroupNormAct(_Activated):
         return functional.raised(x) * scale + offset
 
     def get_config(self):
-        return {**super().get_config(), "groups": self.groups}
+        return {**super().get_config(), "groups": self.groups, "jit_compile": self.jit_compile}
 
 
 @tf.keras.utils.register_keras_serializable("tf_evonorm")
@@ -303,6 +311,7 @@ class LayerNormAct(GroupNormAct):
         dtype: Any = None,
         name: str | None = None,
         input_shape: Sequence[int | None] | None = None,
+        jit_compile: bool | None = None,
     ):
         super().__init__(groups=1, **arguments(locals()))
 
@@ -370,6 +379,7 @@ class FilterResponseNormAct(NormAct):
       tau_initializer, tau_regularizer, tau_constraint: of the learned threshold [C].
       apply_act: False leaves the threshold out.
       axis, affine, beta_..., gamma_..., trainable, dtype, name, input_shape: as in `NormAct`.
+      jit_compile: as in `GroupNormAct`.
 
     Input and output shape: [B, ..., C].
 
@@ -397,8 +407,10 @@ class FilterResponseNormAct(NormAct):
         dtype: Any = None,
         name: str | None = None,
         input_shape: Sequence[int | None] | None = None,
+        jit_compile: bool | None = None,
     ):
-        super().__init__(**arguments(locals(), "tau_initializer", "tau_regularizer", "tau_constraint"))
+        super().__init__(**arguments(locals(), "tau_initializer", "tau_regularizer", "tau_constraint", "jit_compile"))
+        self.jit_compile = None if jit_compile is None else bool(jit_compile)
         self.describe("tau", tau_initializer, tau_regularizer, tau_constraint)
 
     def build(self, input_shape):
@@ -409,7 +421,7 @@ class FilterResponseNormAct(NormAct):
     def normalized(self, x: tf.Tensor, training: bool, weights: tf.Tensor | None = None) -> tf.Tensor:
         function, parameters = (activations.above_threshold, [self.tau]) if self.apply_act else (functional.linear, [])
         options = {"groups": self.channels, "axis": self.axis, "epsilon": self.epsilon}
-        compiled = None if training else False
+        compiled = self.jit_compile if training or self.jit_compile is not None else False
         return functional.group_norm_activated(
             x, self.gamma, self.beta, function, parameters, centred=False, compiled=compiled, **options
         )
@@ -433,3 +445,6 @@ class FilterResponseNormAct(NormAct):
     def _above_threshold(self, z, dtype):
         tau = self.along_channels(self.tau, len(z.shape)) if self.apply_act else None
         return tf.cast(z if tau is None else activations.above_threshold(z, tau), dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "jit_compile": self.jit_compile}

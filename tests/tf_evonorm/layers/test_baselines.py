@@ -20,10 +20,10 @@ LAYERS = {
 X = np.random.default_rng(0).normal(0.3, 1.5, (4, 6, 4, 8)).astype("float32")
 
 
-def trained(name, x):
+def trained(name, x, **more):
     """(y, gradients, moving statistics) of one step, traced."""
     kind, options = LAYERS[name]
-    layer = kind(**options)
+    layer = kind(**options, **more)
     layer.build(x.shape)
     random = np.random.default_rng(1)
     for weight in layer.trainable_weights:
@@ -64,9 +64,29 @@ def test_large_inputs_keep_the_contract(case, two_replicas, monkeypatch):
     contract.replicas_agree(case, two_replicas)
 
 
-def kernels(x, devices):
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_can_choose_for_itself_and_its_config_says_so(name):
+    kind, options = LAYERS[name]
+    results = {}
+    for choice in (None, True, False):
+        layer = kind.from_config(kind(jit_compile=choice, **options).get_config())
+        assert layer.jit_compile is choice
+        results[choice] = trained(name, X, jit_compile=choice)
+    for choice in (True, False):
+        for got, want in zip(results[choice], results[None]):
+            np.testing.assert_allclose(got, want, atol=2e-5 * max(1, np.abs(want).max()))
+
+
+def test_the_kernel_and_the_loops_stand_where_they_are_asked_for():
+    large, small = tf.TensorSpec([8, 32, 32, 16]), tf.TensorSpec([2, 4, 4, 8])
+    for devices in (["CPU"], ["CPU", "GPU"]):
+        assert kernels(large, devices, jit_compile=False) == 1
+        assert kernels(small, devices, jit_compile=True) == 0
+
+
+def kernels(x, devices, **options):
     """Number of fused kernels in a trace of a training call for some devices."""
-    layer = tf_evonorm.BatchNormAct()
+    layer = tf_evonorm.BatchNormAct(**options)
     layer.build(x.shape)
     with reductions.traced_for(*devices):
         graph = tf.function(lambda x: layer(x, training=True)).get_concrete_function(x).graph

@@ -25,6 +25,18 @@ def test_sums_of_many_positions_are_those_of_numpy(as_if_large, positions):
     np.testing.assert_allclose(other, y.sum(1, keepdims=True), rtol=1e-13)
 
 
+@pytest.mark.parametrize("mean", [0, 3, 100])
+def test_moments_of_bfloat16_on_a_tpu_are_those_of_one_reading(mean):
+    x = tf.cast(np.random.default_rng(0).normal(mean, 1, (2, 3136, 3)), tf.bfloat16)
+    kept = x.numpy().astype("float64")
+    with functional.traced_for("TPU"):
+        got = reductions.mean_and_variance(False, (1,), x)
+        exact = reductions.mean_and_variance(False, (1,), tf.cast(x, tf.float32))[1]
+    np.testing.assert_allclose(got[0], kept.mean(1, keepdims=True), rtol=2e-5, atol=1e-5)
+    np.testing.assert_allclose(got[1], kept.var(1, keepdims=True), rtol=1e-5, atol=3e-5 * mean**2)
+    np.testing.assert_allclose(exact, kept.var(1, keepdims=True), rtol=1e-4)
+
+
 def large_map(size=64):
     return tf.ones([2, size, size, 16])
 

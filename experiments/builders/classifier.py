@@ -10,7 +10,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from experiments.builders.backbone import backbone, norm_act
-from experiments.builders.run import Run
+from experiments.builders.run import Run, kept_class_names
 from experiments.launch import session as sessions
 from experiments.launch.schedule import Schedule, intervals
 from tf_evonorm.mistakes import Mistake
@@ -186,13 +186,7 @@ def restored(config: ConfigDict, folder: str) -> tuple[tf.keras.Model, list[str]
     Raises:
       FileNotFoundError: if no training has ended, or been evaluated, there.
     """
-    if not tf.io.gfile.exists(f"{folder}/classifier.index"):
-        raise FileNotFoundError(
-            "a classifier is kept at the end of training, and in best/ at each better evaluation. Received "
-            f"{folder!r} without one."
-        )
-    with tf.io.gfile.GFile(f"{folder}/labels.txt") as file:
-        class_names = file.read().splitlines()
+    class_names = kept_class_names(folder, "classifier")
     trained = model(config, len(class_names))
     tf.train.Checkpoint(model=trained).read(f"{folder}/classifier").assert_consumed()
     return trained, class_names

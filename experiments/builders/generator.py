@@ -11,7 +11,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from experiments.builders import classifier as classifiers
-from experiments.builders.run import Run
+from experiments.builders.run import Run, kept_class_names
 from experiments.gan import scores as gan_scores
 from experiments.gan.export import export_generator
 from experiments.gan.samples import SamplePictures
@@ -260,13 +260,7 @@ def restored(config: ConfigDict, folder: str) -> tuple[tf.keras.Model, list[str]
     Raises:
       FileNotFoundError: if no training has ended, or been evaluated, there.
     """
-    if not tf.io.gfile.exists(f"{folder}/generator.index"):
-        raise FileNotFoundError(
-            "a generator is kept at the end of training, and in best/ at each better evaluation. Received "
-            f"{folder!r} without one."
-        )
-    with tf.io.gfile.GFile(f"{folder}/labels.txt") as file:
-        class_names = file.read().splitlines()
+    class_names = kept_class_names(folder, "generator")
     kept = generator(config, len(class_names))
     tf.train.Checkpoint(model=kept).read(f"{folder}/generator").assert_existing_objects_matched().expect_partial()
     return kept, class_names

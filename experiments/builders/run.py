@@ -33,3 +33,22 @@ class Run:
         if self.session.chief and results:
             print("  ".join(f"{name} {value:.4f}" for name, value in results.items()))
         return model, results
+
+
+def kept_class_names(folder: str, network: str) -> list[str]:
+    """The class names beside a network that a run has kept.
+
+    Args:
+      folder: the run's, or its `best`.
+      network: 'classifier' or 'generator'.
+
+    Raises:
+      FileNotFoundError: if no training has ended, or been evaluated, there.
+    """
+    if not tf.io.gfile.exists(f"{folder}/{network}.index"):
+        raise FileNotFoundError(
+            f"a {network} is kept at the end of training, and in best/ at each better evaluation. Received "
+            f"{folder!r} without one."
+        )
+    with tf.io.gfile.GFile(f"{folder}/labels.txt") as file:
+        return file.read().splitlines()

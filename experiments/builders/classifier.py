@@ -34,6 +34,7 @@ def experiment(session: sessions.Session) -> Run:
     """
     config, build = session.config, sessions.build
     source, held_out = sources(config)
+    sessions.check_same_images(session, source)
     schedule = build(Schedule, "schedule", config.schedule, images=source.num_examples)
     prepare = build(training_view, "views", config.views)
     evaluation = functools.partial(

@@ -42,6 +42,7 @@ def experiment(session: sessions.Session) -> Run:
     """
     config, build = session.config, sessions.build
     source = build(data.source, "source", config.source)
+    sessions.check_same_images(session, source)
     if not source.class_names:
         raise Mistake(f"classes are needed. Received {source.name} without. Put images into one folder per class.")
     names, steps, batch = source.class_names, config.schedule.steps, config.schedule.batch

@@ -35,6 +35,7 @@ def experiment(session: sessions.Session) -> Run:
     """
     config, build = session.config, sessions.build
     source = build(data.source, "source", config.source)
+    sessions.check_same_images(session, source)
     schedule = build(Schedule, "schedule", config.schedule, images=source.num_examples)
     runtime = dict(config.runtime)
     xla = runtime.pop("enable_xla", False) and not isinstance(session.strategy, tf.distribute.TPUStrategy)

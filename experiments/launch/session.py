@@ -21,6 +21,7 @@ from experiments.launch.flags import run
 from experiments.launch.sections import build, build_named
 from tf_evonorm.atomic import atomic_path
 from tf_evonorm.mistakes import Mistake
+from tf_pixpro.data import Source
 
 __all__ = ["MODES", "Session", "build", "build_named", "launch", "quiet", "recorded", "run", "start_session"]
 MODES = ("train", "eval", "train_and_eval")
@@ -144,6 +145,35 @@ def recorded(workdir: str) -> ConfigDict:
         raise FileNotFoundError(f"the folder of a run is needed. Received {workdir!r}, without config.json.")
     with tf.io.gfile.GFile(path) as file:
         return ConfigDict(translated(json.load(file)))
+
+
+def check_same_images(session: Session, source: Source) -> None:
+    """Remembers in source.json what a run is trained on, and refuses to resume it on anything else.
+
+    Of records the names and sizes of their files are compared, of other sources the number of images.
+
+    Raises:
+      Mistake: the folder has a checkpoint of a run on other images.
+    """
+    if "train" not in session.mode:
+        return
+    path = os.path.join(session.workdir, "source.json")
+    now = {"images": source.num_examples, **dict(source.record_files)}
+    if tf.io.gfile.exists(path) and tf.train.latest_checkpoint(session.workdir):
+        with tf.io.gfile.GFile(path) as file:
+            before = json.load(file)
+        changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+        if changed:
+            shown = [f"{name}: {before.get(name, 'none')} -> {now.get(name, 'none')}" for name in changed[:3]]
+            raise Mistake(
+                f"a run resumes on the images that it began with. Received {source.name} with {len(changed)} changed "
+                f"({'; '.join(shown)}; bytes of files). Bring them back, take another --workdir, or remove {path} to "
+                "go on with what is there now."
+            )
+        return
+    if session.chief:
+        with atomic_path(path) as partial, tf.io.gfile.GFile(partial, "w") as file:
+            json.dump(now, file)
 
 
 def translated(described: dict[str, Any]) -> dict[str, Any]:

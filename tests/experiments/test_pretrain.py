@@ -97,6 +97,32 @@ def test_a_folder_holds_one_experiment(tmp_path):
     assert session.start_session(again, str(tmp_path), "export").config.schedule.batch == 4  # as the run was
 
 
+def test_a_run_resumes_on_its_own_images_alone(tmp_path):
+    """Records that changed, or are fewer, would silently become another order of other images."""
+    images, workdir = tmp_path / "images", tmp_path / "run"
+    path = as_records(images)["path"]
+    run = session.Session(pixpro_r18_photos.get_config("smoke"), str(workdir), "train")
+    workdir.mkdir()
+
+    def check():
+        session.check_same_images(run, data.source(path))
+
+    check()
+    tf.train.CheckpointManager(tf.train.Checkpoint(), str(workdir), max_to_keep=1).save()
+    check()
+    file = min(images.glob("*tfrecord*"))
+    records = [record.numpy() for record in tf.data.TFRecordDataset(str(file))]
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for record in records[:-1]:
+            writer.write(record)
+    message = rf"on the images that it began with.*2 changed \({file.name}: .* -> "
+    with pytest.raises(ValueError, match=message) as raised:
+        check()
+    assert "images: " in str(raised.value) and len(str(raised.value).splitlines()) == 1
+    (workdir / "source.json").unlink()  # the way on that the message names
+    check()
+
+
 def test_a_wrong_flag_is_one_line(tmp_path):
     wrong = {
         "no key": ('Did you mean "depth"', PHOTOS + ":smoke", "--config.backbone.dept=18"),

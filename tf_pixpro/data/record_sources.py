@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Optional
 
 import numpy as np
@@ -60,15 +61,16 @@ def tfrecords(
 
     chosen = np.array(sample(range(opened.num_examples), SAMPLED), np.int64)
     classes = _classes(pattern, tf.data.Dataset.from_tensor_slices(chosen).map(read), num_classes)
-    return Source(pattern, opened.num_examples, classes, read=read)
+    return Source(pattern, opened.num_examples, classes, read=read, record_files=_names_and_sizes(opened))
 
 
 def _compressed_records(pattern, files, compression, num_examples, index, num_classes, parse):
     """Records that only come in a row."""
     sizes: tuple[int, ...] = ()
+    shown: tuple[tuple[str, int], ...] = ()
     if num_examples is None:
         opened = record_index(files, compression, pattern, index)
-        num_examples, sizes = opened.num_examples, tuple(opened.counts.tolist())
+        num_examples, sizes, shown = opened.num_examples, tuple(opened.counts.tolist()), _names_and_sizes(opened)
 
     def records(name):
         return tf.data.TFRecordDataset(name, compression_type=compression)
@@ -81,7 +83,11 @@ def _compressed_records(pattern, files, compression, num_examples, index, num_cl
         return some.skip(skip).map(lambda record: parse(record, tf.constant(pattern)))
 
     classes = _classes(pattern, stream(None).take(SAMPLED), num_classes)
-    return Source(pattern, num_examples, classes, stream=stream, file_sizes=sizes)
+    return Source(pattern, num_examples, classes, stream=stream, file_sizes=sizes, record_files=shown)
+
+
+def _names_and_sizes(index):
+    return tuple(zip(map(os.path.basename, index.files), index.sizes.tolist()))
 
 
 def _shuffled(strings, buffer, seed):
@@ -151,7 +157,7 @@ def tfds(name: str, split: str = "train", data_dir: Optional[str] = None, index:
         decoders={"image": tensorflow_datasets.decode.SkipDecoding()},
     )
     partial = decoding.extract_features(features)
-    record = _tfds_records(builder, name, split, index)
+    record, shown = _tfds_records(builder, name, split, index)
 
     def read(number):
         content, shown = record(number)
@@ -159,11 +165,11 @@ def tfds(name: str, split: str = "train", data_dir: Optional[str] = None, index:
         return {"bytes": example["image"], "label": example.get("label", tf.constant(-1, tf.int64)), "name": shown}
 
     classes = tuple(features["label"].names) if labelled else ()
-    return Source(f"tfds:{name}", builder.info.splits[split].num_examples, classes, read=read)
+    return Source(f"tfds:{name}", builder.info.splits[split].num_examples, classes, read=read, record_files=shown)
 
 
 def _tfds_records(builder, name, split, index):
-    """int64 number -> (serialized example, name), from TFRecords or array_record."""
+    """(int64 number -> (serialized example, name), names and sizes of TFRecords), from TFRecords or array_record."""
     import tensorflow_datasets
 
     kind = builder.info.file_format.value
@@ -176,7 +182,7 @@ def _tfds_records(builder, name, split, index):
                 f"TFDS files must be those that were prepared. Received tfds:{name}, split={split!r}, of "
                 f"{builder.info.splits[split].num_examples} examples, with {opened.num_examples}. Prepare it again."
             )
-        return opened.reader()
+        return opened.reader(), _names_and_sizes(opened)
     if kind != "array_record":
         raise Mistake(
             f"a TFDS data set must be written as tfrecord or array_record. Received tfds:{name} as {kind}. "
@@ -189,4 +195,4 @@ def _tfds_records(builder, name, split, index):
         content = tf.numpy_function(lambda i: examples[int(i)], [number], tf.string)
         return tf.ensure_shape(content, []), tf.strings.format(f"tfds:{name}, example {{}}", number)
 
-    return record
+    return record, ()

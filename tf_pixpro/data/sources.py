@@ -61,7 +61,7 @@ def source(
     """
     path = os.fspath(path)
     if path == "scenes":
-        _refuse(path, data_dir=data_dir)
+        _refuse(path, data_dir=data_dir, index=index)
         return scenes(num_examples or 2000, seed or 0, size or (128, 128))
     if path.startswith("tfds:"):
         _refuse(path, seed=seed, size=size)
@@ -69,8 +69,10 @@ def source(
     _refuse(path, data_dir=data_dir, seed=seed, size=size)
     _check_file_system(path)
     if os.path.isdir(path) or (is_remote(path) and tf.io.gfile.isdir(path)):
+        _refuse(path, index=index)
         return folder(path, split, min_side)
     if path.lower().endswith(".zip") or (os.path.isfile(path) and zipfile.is_zipfile(path)):
+        _refuse(path, index=index)
         return zipped(path, split, min_side)
     if path.lower().endswith(_OTHER_FILES) and os.path.exists(path):
         raise Mistake(f"images come from a folder, a .zip, TFRecords or tfds:NAME. Received the file {path!r}.")
@@ -85,8 +87,9 @@ def _refuse(path, **options):
     given = sorted(name for name, value in options.items() if value is not None)
     if given:
         raise Mistake(
-            f"data_dir belongs to tfds:NAME, seed and size to scenes. Received {', '.join(given)} with path={path!r}. "
-            "Leave them out, and the variant `smoke` of a config, which draws its own images."
+            "index belongs to TFRecords and tfds:NAME, data_dir to tfds:NAME, seed and size to scenes. Received "
+            f"{', '.join(given)} with path={path!r}. Leave them out, and the variant `smoke` of a config, which draws "
+            "its own images."
         )
 
 

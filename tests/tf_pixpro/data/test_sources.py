@@ -98,6 +98,13 @@ def test_wrong_sources_are_refused(tmp_path, files):
             make()
 
 
+def test_an_index_belongs_to_records(tmp_path, files):
+    folder, zipped = write(tmp_path / "images", files), zip_of(tmp_path / "a.zip", files)
+    for path in (folder, zipped, "scenes"):
+        with pytest.raises(Mistake, match=r"index belongs to TFRecords.*Received index with path="):
+            data.source(path, index=str(tmp_path))
+
+
 def test_real_photos_in_their_zip(shared_data):
     source = data.source(shared_data("photos/flowers_sub.zip"), split="train")
     assert source.num_examples == 140 and source.class_names == ("daisy", "dandelion", "roses", "sunflowers", "tulips")

@@ -75,9 +75,14 @@ def coco(
             continue
         if found is not None:
             objects[_key(entry["image_id"])].append(found)
-    found = []
+    found, seen = [], {}
     for key, (entry, name) in entries.items():
         path, below = paths[key] or os.path.join(images, name), name
+        if seen.setdefault(path, key) != key:
+            what = (
+                f"a file is one image. Received {path} as image {seen[path]} too. Both are kept, each with its objects."
+            )
+            problems.add("repeated file", f"{annotations}: image {key}", what)
         if paths[key] and "://" not in images:
             below = os.path.relpath(path, images or ".")
         where = f"{annotations}: image {entry['id']}"

@@ -240,6 +240,14 @@ def test_an_outline_without_a_pixel_is_reported(tmp_path, outline):
     assert (summary["images"], summary["objects"]) == (2, 2)
 
 
+def test_a_file_under_two_ids_is_reported(tmp_path):
+    whole = plain()
+    whole["images"][1]["file_name"] = "1.png"
+    summary, _ = converted(tmp_path, whole)
+    assert summary["images"] == 2 and summary["problems"] == {"repeated file": 1}
+    assert "image 2: a file is one image" in summary["lines"][0] and "as image 1 too" in summary["lines"][0]
+
+
 def test_a_prefix_that_is_not_the_folders_own_is_another_file(tmp_path):
     whole = plain()
     whole["images"][0]["file_name"] = "other/1.png"

@@ -1,6 +1,8 @@
 """Dumped HLO modules through JAX, without TensorFlow: estimates of the TPU's compiler, and runs on what JAX has.
 
     python hlo.py estimate v5e:1x1 MODULE.hlo ...    # a JSON line each: the compiler's estimate for a chip, not a run
+    python hlo.py check v5e:1x1 MODULE.hlo ...       # the same at the least effort: whether the compiler takes a module
+    python hlo.py sums MODULE.hlo ...                # sums over replicas that a module asks for; compiles nothing
     python hlo.py time gpu MODULE.hlo ...            # a JSON line each and a table: runs on random inputs, checked
                                                      # against the CPU
 
@@ -16,6 +18,7 @@ import pathlib
 import re
 import sys
 import time
+from importlib import metadata
 from typing import Any
 
 import ml_dtypes
@@ -43,8 +46,10 @@ _DTYPES = {
     "ui64": np.uint64,
 }
 BASELINE = "bn_relu"
+LEAST_EFFORT = 9  # of XLA's levels 9, 19, 29 and 39
 # Largest difference from the CPU over the largest value, in float32 and in half precision: sums in another order.
 TOLERANCE, HALF_TOLERANCE = 1e-3, 3e-2
+_COLLECTIVE = re.compile(r"= (\S.*?) (all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)(?:-start)?\(")
 _ENTRY = re.compile(r"^\s+(?:ROOT )?%(\S+) = (.*?) ([\w-]+)\((.*)$")
 
 
@@ -83,6 +88,7 @@ def run(module: Any, arguments: list[np.ndarray], platform: str = "cpu", repeats
     import jax
     from jax._src.lib import xla_client
 
+    jax.config.update("jax_enable_x64", True)  # steps count in int64
     device = jax.devices(platform)[0]
     executable = device.client.compile_and_load(module, xla_client.DeviceList((device,)), xla_client.CompileOptions())
 
@@ -166,12 +172,13 @@ def _apart(output, expected):
     return float(np.max(np.abs(output - expected), initial=0) / max(np.max(np.abs(expected), initial=0), 1e-30))
 
 
-def compiled(path: str, topology: str) -> tuple[Any, float]:
+def compiled(path: str, topology: str, quick: bool = False) -> tuple[Any, float]:
     """The executable of a serialized HLO module, and the seconds that compiling took.
 
     Args:
       path: a file with a serialized HloModuleProto of one replica, or of as many as the topology has chips.
       topology: such as 'v5e:1x1', 'v5e:2x2', 'v4:2x2x1', 'v6e:2x2'.
+      quick: with the compiler's least effort, in half the time, to see whether it takes a module; a slow program.
     """
     from jax._src.lib import xla_client
     from jax.experimental import topologies
@@ -181,20 +188,26 @@ def compiled(path: str, topology: str) -> tuple[Any, float]:
     replicas = len(devices)
     options = xla_client.CompileOptions()
     options.num_replicas, options.num_partitions = replicas, 1
+    if quick:
+        build = options.executable_build_options
+        build.optimization_level = build.memory_fitting_level = LEAST_EFFORT
     start = time.perf_counter()
     executable = devices[0].client.compile(module, xla_client.DeviceList(tuple(devices[:replicas])), options)
     return executable, time.perf_counter() - start
 
 
-def report(path: str, topology: str) -> dict:
+def report(path: str, topology: str, quick: bool = False) -> dict:
     """The compiler's report on one module.
+
+    Args:
+      path, topology, quick: see `compiled`.
 
     Returns:
       'module', 'topology', 'estimated_cycles', 'flops', 'bytes', 'temporary_bytes', 'argument_bytes', 'output_bytes',
-      'compile_seconds'; 'operations', a list of {'name', 'kind', 'source', 'cycles'}, costliest first;
-      'collectives', {kind: number}.
+      'compile_seconds'; 'versions' of jax and libtpu; 'operations', a list of {'name', 'kind', 'source', 'cycles'},
+      costliest first; 'collectives', see `collectives`.
     """
-    executable, seconds = compiled(path, topology)
+    executable, seconds = compiled(path, topology, quick)
     text = executable.hlo_modules()[0].to_string()
     cost, memory = executable.cost_analysis(), executable.get_compiled_memory_stats()
     operations = entry_operations(text)
@@ -208,7 +221,8 @@ def report(path: str, topology: str) -> dict:
         "argument_bytes": memory.argument_size_in_bytes,
         "output_bytes": memory.output_size_in_bytes,
         "compile_seconds": round(seconds, 1),
-        "collectives": _collectives(text),
+        "versions": {name: metadata.version(name) for name in ("jax", "libtpu")},
+        "collectives": collectives(text),
         "operations": sorted(operations, key=lambda operation: -operation["cycles"]),
     }
 
@@ -237,11 +251,23 @@ def _fusion_kind(name):
     return "fusion"
 
 
-def _collectives(text):
-    counts: dict[str, int] = {}
-    for kind in re.findall(r" (all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)(?:-start)?\(", text):
-        counts[kind] = counts.get(kind, 0) + 1
-    return counts
+def collectives(text: str) -> dict[str, dict[str, int]]:
+    """What a compiled module exchanges between chips: kind -> {'number', 'bytes'}, the bytes those of the results."""
+    found: dict[str, dict[str, int]] = {}
+    for shapes, kind in _COLLECTIVE.findall(text):
+        one = found.setdefault(kind, {"number": 0, "bytes": 0})
+        one["number"] += 1
+        for dtype, sizes in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
+            width = int(re.sub(r"\D", "", dtype) or 8) // 8
+            one["bytes"] += width * int(np.prod([int(size) for size in sizes.split(",") if size]))
+    return found
+
+
+def requested(module: Any) -> dict[str, int]:
+    """The sums over replicas that a module asks for, before a compiler merges them: 'number' and 'bytes'."""
+    types = re.findall(r'"stablehlo\.all_reduce".*?\}\) : \(tensor<([^>]*)>', str(module), re.DOTALL)
+    sizes = [[*map(int, sizes[:-1]), np.dtype(_DTYPES[sizes[-1]]).itemsize] for sizes in (t.split("x") for t in types)]
+    return {"number": len(sizes), "bytes": int(sum(np.prod(size) for size in sizes))}
 
 
 def _remove_copies(operation):
@@ -257,12 +283,16 @@ def _remove_copies(operation):
 
 
 def main(arguments: list[str]) -> None:
-    """Runs one verb, `estimate` or `time`; see the head of this file."""
+    """Runs one verb, `estimate`, `check`, `sums` or `time`; see the head of this file."""
     verb, where, *paths = arguments
-    if verb == "estimate":
+    if verb in ("estimate", "check"):
         os.environ.update(SETTINGS)
         for path in paths:
-            print(json.dumps(report(path, where)), flush=True)
+            print(json.dumps(report(path, where, quick=verb == "check")), flush=True)
+        return
+    if verb == "sums":
+        for path in (where, *paths):
+            print(json.dumps({"module": pathlib.Path(path).stem, **requested(read(path))}), flush=True)
         return
     bandwidth, timings = copy_bandwidth(where), []
     for path in paths:

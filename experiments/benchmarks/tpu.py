@@ -1,8 +1,9 @@
 """What the TPU's compiler estimates of layers and steps, on a machine without a TPU.
 
+    python -m experiments.benchmark tpu layers --layers bn_relu evonorm_s0 --batch=64 --size=56 --channels=64
     python -m experiments.benchmark tpu networks --layers bn_relu evonorm_s0 --batch=64 --size=224
     python -m experiments.benchmark tpu step --config=pixpro_r50_imagenet --batch=128
-    python -m experiments.benchmark tpu networks --topology=v5e:2x2 --layers bn_relu    # several chips
+    python -m experiments.benchmark tpu step --config=pixpro_r50_imagenet --topology=v5e:2x2    # one of four chips
 
 A step is traced and written as HLO (nothing is run), then compiled by `libtpu` through JAX (extra `tpu`, Python 3.11 or
 newer). Every figure is the compiler's estimate, not a run: cycles, bytes and operations by its own model of the chip.
@@ -11,22 +12,20 @@ newer). Every figure is the compiler's estimate, not a run: cycles, bytes and op
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
+import math
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from experiments.benchmarks import hlo
-from experiments.builders import pretext
-from experiments.launch import sections
-from experiments.launch.schedule import Schedule
+from experiments.benchmarks import hlo, steps
+from experiments.benchmarks import replicas as replica
 from tf_evonorm.backbones import resnet
 from tf_evonorm.functional import reductions
 from tf_evonorm.layers import named
@@ -40,7 +39,6 @@ CHIPS = {
     "v5e": (0.94e9, 819e9, 197e12, 16e9),
     "v6e": (0.94e9, 1640e9, 918e12, 32e9),
 }
-IMAGENET = 1_281_167  # images, which set the steps of a schedule
 PLAIN = "plain_"  # before a layer's name: its formula from the primitives of the search, with automatic gradients
 
 
@@ -51,9 +49,39 @@ def dump(function: Callable, *arguments: Any) -> bytes:
       function: of tensors; its variables must have been made.
       *arguments: tensors or `tf.TensorSpec`s of static shapes, nested as the function takes them.
     """
+    arguments = tf.nest.map_structure(
+        lambda x: tf.zeros(x.shape, x.dtype) if isinstance(x, tf.TensorSpec) else x, arguments
+    )
     with reductions.traced_for("TPU"):
         compiled = tf.function(function, jit_compile=True, autograph=False)
         return compiled.experimental_get_compiler_ir(*arguments)(stage="hlo_serialized")
+
+
+def layer_step(layer: str, batch: int, size: int, channels: int, dtype: str = "bfloat16") -> bytes:
+    """HLO of the gradients of a layer between two convolutions of one position, the smallest network that it can be in.
+
+    Args:
+      layer: a name of `tf_evonorm.layers.named`.
+      batch, size, channels: the input is [batch, size, size, channels].
+      dtype: of the computation; variables are float32.
+    """
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16" if dtype == "bfloat16" else dtype)
+    try:
+        make: Any = named.norm_act(layer)
+        images = tf.keras.Input((size, size, channels))
+        x = make()(tf.keras.layers.Conv2D(channels, 1, use_bias=False)(images))
+        model = tf.keras.Model(images, tf.keras.layers.Conv2D(channels, 1, use_bias=False)(x))
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+
+    def step(x, dy):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = model(x, training=True)
+        return tape.gradient(y, [x, *model.trainable_variables], dy)
+
+    spec = tf.TensorSpec([batch, size, size, channels], dtype)
+    return dump(step, spec, spec)
 
 
 def network_step(layer: str, batch: int, size: int, dtype: str = "bfloat16") -> bytes:
@@ -81,57 +109,77 @@ def network_step(layer: str, batch: int, size: int, dtype: str = "bfloat16") -> 
     return dump(step, tf.zeros([batch, size, size, 3]))
 
 
-def pretext_step(config: str, batch: int | None = None) -> tuple[bytes, int]:
-    """(HLO, images) of one training step of a pretext config, optimizer and momentum encoder included.
+def step(
+    config: str, batch: int | None = None, changes: Sequence[str] = (), part: str = "", replicas: int = 1
+) -> tuple[bytes, int]:
+    """(HLO, images per chip) of one whole training step of a config; see `steps.step_of`.
 
     Args:
-      config: name of a config of `pretrain`, with ':VARIANT' or without.
-      batch: images on one chip; the config's global batch by default.
+      config, batch, changes, part: as there.
+      replicas: of which it is one; their sums are XLA's all-reduce.
     """
-    name, _, variant = config.partition(":")
-    settings = importlib.import_module(f"experiments.configs.pretrain.{name}").get_config(variant)
-    batch = batch or settings.schedule.batch
-    # A TPU has no float16: half precision is bfloat16, whatever the config says for GPUs.
-    half = settings.runtime.get("mixed_precision_dtype") != "float32"
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16" if half else "float32")
-    try:
-        schedule = sections.build(Schedule, "schedule", settings.schedule, images=IMAGENET)
-        model = pretext.pretext_model(settings, schedule.steps)
-        optimizer = pretext.optimizer(settings, schedule)
-    finally:
-        tf.keras.mixed_precision.set_global_policy("float32")
-    optimizer.build(model.trainable_weights)
-    height, width = settings.views.size
-    views = {f"view{i}": tf.zeros([batch, height, width, 3]) for i in (1, 2)}
-    boxes = {f"box{i}": tf.zeros([batch, 4]) for i in (1, 2)}
-    return dump(lambda inputs: model.learn(inputs, optimizer)["loss"], {**views, **boxes}), batch
+    strategy = replica.one_of(replicas)
+    with strategy.scope():
+        made = steps.step_of(config, batch, changes, part)
+    function = made.function if replicas == 1 else lambda *inputs: strategy.run(made.function, inputs)
+    return dump(function, *made.inputs), made.images
 
 
-def compile_all(modules: dict[str, bytes], topology: str, python: str = sys.executable) -> list[dict]:
+def compile_all(
+    modules: dict[str, bytes],
+    topology: str,
+    python: str = sys.executable,
+    limit: float | None = None,
+    quick: bool = False,
+) -> list[dict]:
     """The compiler's reports of dumped modules, in their order; see `hlo.report`.
 
     Args:
       modules: name -> serialized HLO.
       topology: of the chips.
       python: an interpreter that has JAX and libtpu.
+      limit: seconds for all; the reports of those that were not done by then are left out.
+      quick: see `hlo.compiled`.
 
     Raises:
-      Mistake: if JAX or libtpu is not there, or the topology is unknown.
+      Mistake: if JAX or libtpu is not there, the topology is unknown, or a module does not compile.
     """
+    return _of_hlo(modules, ["check" if quick else "estimate", topology], python, limit)
+
+
+def sums(modules: dict[str, bytes], python: str = sys.executable) -> list[dict]:
+    """The sums over replicas that modules ask for, before a compiler merges them; see `hlo.requested`."""
+    return _of_hlo(modules, ["sums"], python, None)
+
+
+def _of_hlo(modules, verb, python, limit):
+    """What `hlo.py VERB` prints of modules."""
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for name, module in modules.items():
             paths.append(os.path.join(folder, f"{name}.hlo"))
             pathlib.Path(paths[-1]).write_bytes(module)
-        command = [python, hlo.__file__, "estimate", topology, *paths]
-        run = subprocess.run(command, capture_output=True, text=True)
+        command = [python, hlo.__file__, *verb, *paths]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+        except subprocess.TimeoutExpired as late:
+            return _reports((late.stdout or b"").decode())
     if run.returncode:
         last = (run.stderr.strip().splitlines() or ["nothing"])[-1]
         raise Mistake(
-            f"libtpu must compile for {topology}. {python} ended with: {last} Install the extra `tpu`, or pass "
+            f"JAX and libtpu must do `{' '.join(verb)}`. {python} ended with: {last} Install the extra `tpu`, or pass "
             "--python with an interpreter that has jax and libtpu."
         )
-    return [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+    return _reports(run.stdout)
+
+
+def _reports(printed):
+    return [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+
+
+def chips(topology: str) -> int:
+    """How many chips a topology has: 4 of 'v5e:2x2'."""
+    return math.prod(int(size) for size in topology.partition(":")[2].split("x"))
 
 
 def row(report: dict, images: int) -> dict:
@@ -179,44 +227,96 @@ def costliest(report: dict, number: int = 10) -> str:
     lines = [f"{report['module']}: " + ", ".join(f"{kind} {cycles / total:.1%}" for kind, cycles in shares[:8])]
     for operation in report["operations"][:number]:
         lines.append(f"  {operation['cycles'] / total:6.1%}  {operation['kind']:20} {operation['source'][-90:]}")
-    if report["collectives"]:
+    if found := report["collectives"]:
         lines.append(
-            "  collectives: " + ", ".join(f"{number} {kind}" for kind, number in report["collectives"].items())
+            "  collectives: "
+            + ", ".join(f"{one['number']} {kind} of {one['bytes']:,} bytes" for kind, one in found.items())
         )
     return "\n".join(lines)
 
 
 def main(arguments: list[str]) -> list[dict]:
     """Parses the command line, dumps, compiles and prints; returns the rows of the table."""
-    parser = argparse.ArgumentParser(
-        prog="benchmark tpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "what", choices=["networks", "step"], help="blocks with different layers, or a config's whole step"
-    )
-    parser.add_argument("--topology", default="v5e:1x1", help="v5e:1x1, v5e:2x2, v4:2x2x1, v6e:2x2, ...")
-    parser.add_argument("--layers", nargs="+", default=["bn_relu", "evonorm_b0", "evonorm_s0", "gn_relu"])
-    parser.add_argument("--config", nargs="+", default=["pixpro_r50_imagenet"], help="configs of pretrain, for `step`")
-    parser.add_argument("--batch", type=int, help="images per chip; 64 for networks, the config's for a step")
-    parser.add_argument("--size", type=int, default=224, help="height and width for networks, pixels")
-    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"], help="for networks")
-    parser.add_argument("--python", default=sys.executable, help="an interpreter with jax and libtpu")
-    parser.add_argument("--operations", type=int, default=10, help="how many of the costliest operations to list")
-    options = parser.parse_args(arguments)
-    if options.topology.split(":")[0] not in CHIPS:
-        parser.error(f"--topology must begin with one of {', '.join(CHIPS)}. Received {options.topology!r}.")
-    modules, images = {}, {}
-    if options.what == "networks":
-        for layer in options.layers:
-            images[layer] = options.batch or 64
-            modules[layer] = network_step(layer, images[layer], options.size, options.dtype)
-    else:
-        for config in options.config:
-            name = config.replace(":", "-")
-            modules[name], images[name] = pretext_step(config, options.batch)
-    reports = compile_all(modules, options.topology, options.python)
-    rows = [row(report, images[report["module"]]) for report in reports]
+    options = _options(arguments)
+    if options.sums:
+        return [_printed_sums(name, options) for name in options.config]
+    record = pathlib.Path(options.record) if options.record else None
+    known = json.loads(record.read_text()) if record and record.exists() else {}
+    names = options.config if options.what == "step" else options.layers
+    keys = {name: _key(name, options) for name in names}
+    for name, key in keys.items():
+        if key in known:
+            continue
+        module, images = _module(name, options)
+        reports = compile_all({"module": module}, options.topology, options.python, options.limit)
+        if not reports:
+            print(f"{key}: not compiled within {options.limit:.0f} s")
+            continue
+        (report,) = reports
+        del report["operations"][max(options.operations, 10) :]
+        known[key] = {**report, "module": key, "images": images}
+        if record:
+            record.write_text(json.dumps(known, indent=1) + "\n")
+    reports = [known[key] for key in keys.values() if key in known]
+    rows = [row(report, report["images"]) for report in reports]
     print(f"The compiler's estimate for {options.topology}, not a run.\n\n{table(rows)}\n")
     for report in reports:
         print(costliest(report, options.operations))
     return rows
+
+
+def _printed_sums(name, options):
+    (one,) = sums({"module": _module(name, options)[0]}, options.python)
+    print(f"{_key(name, options)}: {one['number']} sums over replicas of {one['bytes']:,} bytes together")
+    return one
+
+
+def _module(name, options):
+    batch = options.batch or 64
+    if options.what == "layers":
+        return layer_step(name, batch, options.size, options.channels, options.dtype), batch
+    if options.what == "networks":
+        return network_step(name, batch, options.size, options.dtype), batch
+    return step(name, options.batch, options.set, options.part, chips(options.topology))
+
+
+def _key(name, options):
+    """What a report is called: all that decides on it, but the versions."""
+    parts = [name, options.part, *options.set]
+    batch = options.batch or ("of the config" if options.what == "step" else 64)
+    if options.what != "step":
+        parts += [options.what, f"{options.size} px", options.dtype]
+    if options.what == "layers":
+        parts.append(f"{options.channels} channels")
+    return ", ".join([part for part in parts if part] + [f"batch {batch}", options.topology])
+
+
+def _options(arguments):
+    parser = argparse.ArgumentParser(
+        prog="benchmark tpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "what",
+        choices=["layers", "networks", "step"],
+        help="layers between two convolutions, blocks with different layers, or whole steps of configs",
+    )
+    parser.add_argument("--topology", default="v5e:1x1", help="v5e:1x1, v5e:2x2, v4:2x2x1, v6e:2x2, ...")
+    parser.add_argument("--layers", nargs="+", default=["bn_relu", "evonorm_b0", "evonorm_s0", "gn_relu"])
+    parser.add_argument(
+        "--config", nargs="+", default=["pixpro_r50_imagenet"], help="configs of any program that trains, for `step`"
+    )
+    parser.add_argument("--set", nargs="+", default=[], help="SECTION.KEY=VALUE of the configs, for `step`")
+    parser.add_argument("--part", default="", choices=["", "generator", "discriminator"], help="of a synthesis' step")
+    parser.add_argument("--batch", type=int, help="images per chip; the config's for a step, otherwise 64")
+    parser.add_argument("--size", type=int, default=224, help="height and width for layers and networks, pixels")
+    parser.add_argument("--channels", type=int, default=64, help="for layers")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"], help="not for steps")
+    parser.add_argument("--python", default=sys.executable, help="an interpreter with jax and libtpu")
+    parser.add_argument("--operations", type=int, default=10, help="how many of the costliest operations to list")
+    parser.add_argument("--limit", type=float, help="seconds for the compiler, for each module")
+    parser.add_argument("--sums", action="store_true", help="count a step's sums over replicas, compile nothing")
+    parser.add_argument("--record", help="a JSON file of reports; what it has is not compiled again")
+    options = parser.parse_args(arguments)
+    if options.topology.split(":")[0] not in CHIPS:
+        parser.error(f"--topology must begin with one of {', '.join(CHIPS)}. Received {options.topology!r}.")
+    return options

@@ -151,16 +151,16 @@ class AdversarialTask(ObjectTask, base_task.Task):
             self._steps
         ):  # every n-th row, so that the distribution of rows over replicas does not matter
             rows = {name: value[part :: self._steps] for name, value in inputs.items()}
-            hinge, norm = self._discriminator_step(rows, model)
+            hinge, norm = self.discriminator_step(rows, model)
         rows = {name: value[:: self._steps] for name, value in inputs.items()}
         logs = {"discriminator_loss": hinge, "discriminator_gradient_norm": norm}
-        logs["generator_loss"], logs["generator_gradient_norm"] = self._generator_step(rows, model, optimizer)
+        logs["generator_loss"], logs["generator_gradient_norm"] = self.generator_step(rows, model, optimizer)
         self._average(model, optimizer)
         self._count_collapsed(model, hinge)
         update_metrics(metrics, logs, _LOGGED, optimizer)
         return {self.loss: hinge}
 
-    def _discriminator_step(self, rows: dict, model: Adversaries) -> tuple[tf.Tensor, tf.Tensor]:
+    def discriminator_step(self, rows: dict, model: Adversaries) -> tuple[tf.Tensor, tf.Tensor]:
         label = rows["other_label"][:, 0]
         generated = model.generator([rows["latent"][:, 0], label], training=True)
         images = tf.concat([rows["image"], tf.cast(generated, rows["image"].dtype)], 0)
@@ -172,7 +172,7 @@ class AdversarialTask(ObjectTask, base_task.Task):
 
         return _descend(loss, model.discriminator.trainable_weights, model.discriminator_optimizer)
 
-    def _generator_step(self, rows: dict, model: Adversaries, optimizer: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def generator_step(self, rows: dict, model: Adversaries, optimizer: Any) -> tuple[tf.Tensor, tf.Tensor]:
         def loss() -> tf.Tensor:
             label = rows["other_label"][:, 1]
             generated = model.generator([rows["latent"][:, 1], label], training=True)

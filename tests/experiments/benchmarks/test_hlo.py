@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 import tensorflow as tf
 
-from experiments.benchmarks import hlo, tpu
+from experiments.benchmarks import hlo, replicas, tpu
 
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs the extra `tpu` (JAX)")
 
@@ -37,3 +37,33 @@ def test_ratios_are_to_the_baseline_of_the_same_shape():
     lines = table.splitlines()
     assert lines[3] == "| evonorm_s0.8x8.forward | 3.000 | 1.50 | 1.50 | 1.0e-06 | yes |"
     assert lines[4] == "| evonorm_s0.8x8.both | 3.000 |  | 1.50 | 1.0e-06 | NO |"
+
+
+def test_what_crosses_between_chips_is_counted():
+    text = """
+  %all-reduce.1 = f32[17]{0:T(128)} all-reduce(%a), replica_groups={{0,1,2,3}}, to_apply=%add
+  %all-reduce-start = (f32[16]{0}, bf16[2,8]{1,0}) all-reduce-start(%b, %c), replica_groups={{0,1,2,3}}
+  %all-reduce-done = (f32[16]{0}, bf16[2,8]{1,0}) all-reduce-done(%all-reduce-start)
+  %all-gather.2 = s32[] all-gather(%d), dimensions={0}
+"""
+    assert hlo.collectives(text) == {
+        "all-reduce": {"number": 2, "bytes": 17 * 4 + 16 * 4 + 16 * 2},
+        "all-gather": {"number": 1, "bytes": 4},
+    }
+
+
+@needs_jax
+def test_sums_over_replicas_are_found_in_a_dump(tmp_path):
+    strategy = replicas.one_of(4)
+
+    def summed(x):
+        context = tf.distribute.get_replica_context()
+        assert context.num_replicas_in_sync == 4
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.reduce_sum(context.all_reduce(tf.distribute.ReduceOp.MEAN, x) ** 2)
+        return y, tape.gradient(y, x)
+
+    path = tmp_path / "sum.hlo"
+    path.write_bytes(tpu.dump(lambda x: strategy.run(summed, (x,)), tf.zeros([3, 4])))
+    assert hlo.requested(hlo.read(str(path))) == {"number": 2, "bytes": 2 * 12 * 4}

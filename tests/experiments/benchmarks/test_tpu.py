@@ -84,12 +84,26 @@ def test_a_small_network_compiles_for_a_tpu(layer):
     assert row["cycles"] > 0 and row["fits"] and report["operations"][0]["source"]
 
 
-@pytest.mark.slow
-@needs_libtpu
-@pytest.mark.parametrize(
-    "config", ["pixpro_r50_imagenet:smoke", "pixcontrast_r50_imagenet:smoke", "byol_r50_imagenet:smoke"]
-)
-def test_a_small_pretext_step_compiles_for_a_tpu(config):
-    module, images = tpu.pretext_step(config, batch=2)
-    (report,) = tpu.compile_all({"step": module}, "v5e:1x1", sys.executable)
-    assert images == 2 and tpu.row(report, images)["fits"]
+def test_a_record_is_not_compiled_again(tmp_path, capsys, monkeypatch):
+    report = {"module": "module", "topology": "v5e:1x1", "estimated_cycles": 940_000, "bytes": 1e9, "flops": 1e12}
+    report.update(temporary_bytes=1, argument_bytes=1, collectives={}, operations=[])
+    compiled = []
+    monkeypatch.setattr(tpu, "step", lambda config, *_: (b"", 8))
+    monkeypatch.setattr(tpu, "compile_all", lambda modules, *_: compiled.append(modules) or [report])
+    command = ["step", "--config=pixpro_r50_imagenet", "--batch=8", f"--record={tmp_path}/record.json"]
+    rows = tpu.main(command)
+    assert rows == tpu.main(command) and len(compiled) == 1
+    assert rows[0]["module"] == "pixpro_r50_imagenet, batch 8, v5e:1x1"
+    assert rows[0]["images_per_second"] == pytest.approx(8000)
+    assert "estimate for v5e:1x1, not a run" in capsys.readouterr().out
+
+
+def test_a_module_that_takes_too_long_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(tpu, "step", lambda config, *_: (b"", 8))
+    monkeypatch.setattr(tpu, "compile_all", lambda *_: [])
+    assert tpu.main(["step", "--batch=8", "--limit=5"]) == []
+    assert "pixpro_r50_imagenet, batch 8, v5e:1x1: not compiled within 5 s" in capsys.readouterr().out
+
+
+def test_a_topology_has_chips():
+    assert [tpu.chips(topology) for topology in ("v5e:1x1", "v5e:2x2", "v4:2x2x1")] == [1, 4, 4]

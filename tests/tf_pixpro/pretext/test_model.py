@@ -187,11 +187,13 @@ def test_whole_step_compiles_to_the_same_loss():
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
-def test_half_precision_trains_with_a_loss_scale():
-    tf.keras.mixed_precision.set_global_policy("mixed_float16")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_trains(dtype):
+    tf.keras.mixed_precision.set_global_policy(f"mixed_{dtype}")
     try:
         model, batch = tiny()
-        model.compile(tf.keras.mixed_precision.LossScaleOptimizer(LARS(0.1)))
+        scaled = tf.keras.mixed_precision.LossScaleOptimizer if dtype == "float16" else lambda optimizer: optimizer
+        model.compile(scaled(LARS(0.1)))
         loss = model.fit(tf.data.Dataset.from_tensors(batch).repeat(2), verbose=0).history["loss"]
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")

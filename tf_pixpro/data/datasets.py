@@ -60,7 +60,6 @@ def pretrain_dataset(
 
     Raises:
       Mistake: if the global batch does not divide over the replicas, or an argument is out of its range.
-      TypeError: if `changes` names what a view does not have.
       tf.errors.InvalidArgumentError: while running, when more than max_bad_share of the images so far could not be
         decoded.
     """

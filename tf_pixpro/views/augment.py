@@ -117,8 +117,7 @@ def two_views(
       float32}.
 
     Raises:
-      Mistake: for an unknown recipe, or a value outside its range.
-      TypeError: a `View` has no such attribute.
+      Mistake: for an unknown recipe, an attribute that no `View` has, or a value outside its range.
       tf.errors.InvalidArgumentError: when run, if the bytes are no image.
 
     Source: pixpro's `contrast/data`: paper section 4.1 names BYOL's augmentations. Unlike the authors' Pillow code,
@@ -136,7 +135,17 @@ def two_views(
 
 
 def recipe_views(recipe: str | tuple[View, View], **changes: Any) -> tuple[View, View]:
-    """The two views of a recipe, by name or as they are, with other attributes where `changes` names them."""
+    """The two views of a recipe, by name or as they are, with other attributes where `changes` names them.
+
+    Raises:
+      Mistake: see `two_views`.
+    """
+    known = [field.name for field in dataclasses.fields(View)]
+    unknown = sorted({*changes} - {*known})
+    if unknown:
+        raise Mistake(
+            f"a view has {', '.join(known)}. Received {', '.join(unknown)}. Correct the name or leave it out."
+        )
     views: Any = recipe
     if isinstance(recipe, str):
         if recipe not in RECIPES:

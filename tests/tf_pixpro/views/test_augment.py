@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro.views import augment
 
 
@@ -189,7 +190,7 @@ def test_wrong_recipes_are_refused():
         augment.recipe_views("BYOL", ratio=(2.0, 0.5))
     with pytest.raises(ValueError, match="vertical_flip must be a probability"):
         augment.recipe_views("BYOL", vertical_flip=2)
-    with pytest.raises(TypeError, match="aspect"):
+    with pytest.raises(Mistake, match=r"a view has scale, .* Received aspect"):
         augment.recipe_views("BYOL", aspect=(0.5, 2.0))
 
 

@@ -85,6 +85,31 @@ def test_jax_gives_tensorflows_loss_and_gradients(tmp_path):
         np.testing.assert_allclose(output, value, rtol=1e-5, atol=1e-5 * largest)
 
 
+def losses(config, dtype):
+    """Losses of three steps in a dtype, whose variables are all float32, finite and changed."""
+    tf.keras.utils.set_random_seed(0)
+    step = steps.step_of(config, 4, [f"runtime.mixed_precision_dtype={dtype}", *FEW], half=dtype)
+    random = np.random.default_rng(0)
+    inputs = tf.nest.map_structure(lambda spec: drawn(spec, random), step.inputs)
+    before = [weight.numpy() for weight in step.weights]
+    train = tf.function(step.function, autograph=False)
+    values = [float(tf.nest.flatten(train(*inputs))[0]) for _ in range(3)]
+    assert all(weight.dtype == tf.float32 and np.isfinite(weight.numpy()).all() for weight in step.weights)
+    assert any(np.any(weight.numpy() != old) for weight, old in zip(step.weights, before))
+    return values
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config",
+    ["pixpro_r50_imagenet:smoke", "evonorm_r50_imagenet:smoke"],  # the first is in float16, as its authors ran it
+)
+def test_steps_in_half_precision_follow_float32(config):
+    wanted = losses(config, "float32")
+    for half in ("float16", "bfloat16"):
+        np.testing.assert_allclose(losses(config, half), wanted, rtol=0.05, atol=0.02)
+
+
 COMPILED = [
     "pixpro_r50_imagenet:smoke",
     "pixcontrast_r50_imagenet:smoke",
@@ -115,3 +140,16 @@ def test_a_small_step_compiles_for_a_tpu(config):
     module, images = tpu.step(config, batch=2)
     (report,) = tpu.compile_all({"step": module}, "v5e:1x1", sys.executable, quick=True)
     assert images == 2 and tpu.row(report, images)["fits"] and report["operations"][0]["source"]
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_replicas_exchange_statistics_where_they_are_synchronized():
+    exchanged = []
+    for synchronized in (True, False):
+        changes = [f"norm_act.synchronized={synchronized}", "runtime.mixed_precision_dtype=bfloat16"]
+        module, _ = tpu.step("pixpro_r50_imagenet:smoke", 2, changes, replicas=4)
+        (report,) = tpu.compile_all({"step": module}, "v5e:2x2", sys.executable, quick=True)
+        exchanged.append(report["collectives"]["all-reduce"])
+    assert exchanged[0]["number"] > exchanged[1]["number"] > 0
+    assert exchanged[0]["bytes"] > exchanged[1]["bytes"] > 0

@@ -75,7 +75,8 @@ def coco(
             continue
         if found is not None:
             objects[_key(entry["image_id"])].append(found)
-    found, seen = [], {}
+    found = []
+    seen: dict[str, str] = {}
     for key, (entry, name) in entries.items():
         path, below = paths[key] or os.path.join(images, name), name
         if seen.setdefault(path, key) != key:

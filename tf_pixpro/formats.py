@@ -117,7 +117,7 @@ def _tflite(exported, path):
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], module)
     if exported.representative is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: _samples(exported)
+        converter.representative_dataset = lambda: _samples(exported.representative, exported.batch or 1)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
     try:
         data = converter.convert()
@@ -128,9 +128,9 @@ def _tflite(exported, path):
     _keep(data, path, "\n".join(exported.class_names))
 
 
-def _samples(exported: Exported) -> Iterator[list]:
-    size, found = exported.batch or 1, False
-    for images in exported.representative.unbatch().batch(size, drop_remainder=True):
+def _samples(representative: tf.data.Dataset, size: int) -> Iterator[list]:
+    found = False
+    for images in representative.unbatch().batch(size, drop_remainder=True):
         found = True
         yield [images]
     if not found:

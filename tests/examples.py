@@ -1,15 +1,19 @@
-"""Python examples of documents, run as they stand but for the length of training.
+"""Python examples of documents and notebooks, run as they stand but for the length of training.
 
-`python examples.py README.md docs/layers.md ...`
+`python examples.py README.md docs/layers.md docs/notebooks/NAME.ipynb ...` also fails at a warning that our own code
+or the example gives rise to.
 
 This file imports nothing that the installed packages do not bring, so that it also tries a wheel alone.
 """
 
+import json
+import logging
 import os
 import pathlib
 import re
 import sys
 import tempfile
+import warnings
 import zipfile
 
 import tensorflow as tf
@@ -42,18 +46,55 @@ def photos(path, count=4, splits=("train",)):
 def run(document: str, name: str) -> int:
     """Runs the Python examples of a document one after another in the working folder; returns how many."""
     photos("my_photos.zip")
-    examples = [block for language, block in blocks(document) if language == "python"]
-    for example in examples:
+    if name.endswith(".ipynb"):  # all cells are one example; they make themselves short by SMOKE
+        cells = json.loads(document)["cells"]
+        examples = ["\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")]
+    else:
+        examples = [block for language, block in blocks(document) if language == "python"]
+    for number, example in enumerate(examples):
         for long, short in SHORTER.items():
             example = example.replace(long, short)
-        exec(compile(example, name, "exec"), {})
+        file = pathlib.Path(f"example{number}.py").resolve()  # TensorFlow reads the source of functions
+        file.write_text(example)
+        exec(compile(example, str(file), "exec"), {})
     return len(examples)
 
 
+class Warned(logging.Handler):
+    """Keeps what TensorFlow logs of our code: its own layers and Keras' are not ours."""
+
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.found = []
+
+    def emit(self, record):
+        text = record.getMessage()
+        if any(name in text for name in ("tf_pixpro", "tf_evonorm", os.getcwd())):
+            self.found.append(text)
+
+
+def warned(run_it):
+    """What `run_it` gives, and the warnings of our code."""
+    handler = Warned()
+    tf.get_logger().addHandler(handler)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        count = run_it()
+    tf.get_logger().removeHandler(handler)
+    places = ("tf_pixpro", "tf_evonorm", os.getcwd())
+    ours = [f"{w.filename}:{w.lineno}: {w.message}" for w in caught if any(name in w.filename for name in places)]
+    return count, [*handler.found, *ours]
+
+
 if __name__ == "__main__":
+    os.environ["SMOKE"] = "1"
     documents = {path: pathlib.Path(path).read_text() for path in sys.argv[1:]}
+    faults = []
     for path, document in documents.items():
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
-            print(f"{run(document, path)} examples of {path} run")
+            number, found = warned(lambda: run(document, path))  # noqa: B023
+            print(f"{number} examples of {path} run", *found, sep="\n", flush=True)
+            faults += found
             os.chdir("/")
+    sys.exit(len(faults) > 0)

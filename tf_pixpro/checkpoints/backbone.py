@@ -9,7 +9,7 @@ from collections.abc import Collection
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from tf_evonorm.keras_generation import layered
+from tf_evonorm.keras_generation import KERAS_2, layered
 from tf_evonorm.mistakes import Mistake
 from tf_pixpro.checkpoints import weight_files
 
@@ -92,7 +92,11 @@ def load_backbone(encoder: tf.keras.Model, path: str) -> str:
         raise Mistake(f"a checkpoint must hold an encoder as one of {places}. Received {path!r}, which holds {held}.")
     found = _at(place, stored, graph)
     # A training run of Keras 3 keeps the encoder in that generation's own way.
-    tree = encoder if any(key.startswith("_operations/") for key in found) else layered(encoder)
+    operations = any(key.startswith("_operations/") for key in found)
+    if operations and KERAS_2:
+        _read_operations(encoder, _at(place, {key: key for key in stored}, graph), stored, path)
+        return path
+    tree = encoder if operations else layered(encoder)
     _compare(_own_variables(tree), found, path)
     for name in reversed(place):
         tree = tf.train.Checkpoint(**{name: tree})
@@ -188,6 +192,29 @@ def _at(place, stored, graph):
                     key = "/".join((*waiting[-1][1], ".ATTRIBUTES", attribute.name))
                     found[key] = stored[attribute.checkpoint_key]
     return found
+
+
+def _read_operations(encoder, keys, stored, path):
+    """Fills an encoder of Keras 2 from a run of Keras 3, whose checkpoints count all operations and hide names.
+
+    Args:
+      encoder: of Keras 2.
+      keys: path below the encoder -> key of the checkpoint.
+      stored: see `_variables`.
+      path: of the checkpoint.
+    """
+    own = weight_files.table(encoder)
+    places = [key.partition("/.ATTRIBUTES")[0].split("/")[1:] for key in keys]
+    order = sorted({int(number) for number, *_ in places})
+    found = {}
+    for (number, *inside), key in zip(places, keys.values()):
+        rank, name = order.index(int(number)), "/".join(part.lstrip("_") for part in inside)
+        found[rank, name if (rank, name) in own else f"depthwise_{name}"] = key
+    expected = {place: (name, tuple(weight.shape), weight.dtype) for place, (name, weight) in own.items()}
+    _compare(expected, {place: stored[key] for place, key in found.items()}, path)
+    reader = tf.train.load_checkpoint(path)
+    for place, (_, weight) in own.items():
+        weight.assign(reader.get_tensor(found[place]))
 
 
 def _escaped(name):

@@ -70,7 +70,7 @@ def variables(encoder: tf.keras.Model, path: str) -> tuple[dict, dict]:
         data = file.read()
     if path.endswith(H5):
         return _h5_variables(_keras_bytes(encoder), path), _h5_variables(data, path)
-    own = {key: (name, weight.numpy()) for key, (name, weight) in _table(encoder).items()}
+    own = {key: (name, weight.numpy()) for key, (name, weight) in table(encoder).items()}
     return own, _safetensors_variables(data, path, encoder)
 
 
@@ -88,22 +88,22 @@ def fill(encoder: tf.keras.Model, path: str, found: dict) -> None:
             tf.io.gfile.copy(path, local)
             encoder.load_weights(local)
         return
-    for key, (_, weight) in _table(encoder).items():
+    for key, (_, weight) in table(encoder).items():
         weight.assign(found[key][1])
 
 
-def _table(encoder: tf.keras.Model) -> dict[tuple, tuple[str, Any]]:
+def table(encoder: tf.keras.Model) -> dict[tuple, tuple[str, Any]]:
     """(number of the layer, name in it) -> (full name, variable)."""
-    table: dict[tuple, tuple[str, Any]] = {}
+    found: dict[tuple, tuple[str, Any]] = {}
     for number, layer in enumerate(_weighted(encoder)):
         for name, weight in weight_names(layer):
-            if (number, name) in table:
+            if (number, name) in found:
                 raise Mistake(
                     f"weights of a layer must differ in their names. Received two {layer.name}/{name}. "
                     "Pass a path without an ending, which numbers them."
                 )
-            table[number, name] = (f"{layer.name}/{name}", weight)
-    return table
+            found[number, name] = (f"{layer.name}/{name}", weight)
+    return found
 
 
 def _weighted(encoder):
@@ -112,7 +112,7 @@ def _weighted(encoder):
 
 def _safetensors_bytes(encoder, path):
     save = _safetensors(path).save
-    arrays = {name: np.array(weight.numpy(), order="C") for name, weight in _table(encoder).values()}
+    arrays = {name: np.array(weight.numpy(), order="C") for name, weight in table(encoder).values()}
     layers = json.dumps([layer.name for layer in _weighted(encoder)])
     return save(arrays, metadata={_LAYERS: layers, "framework": "tf_pixpro"})
 

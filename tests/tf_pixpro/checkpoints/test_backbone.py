@@ -82,25 +82,52 @@ def test_model_gardens_tasks_read_it(tmp_path):
     assert_same(saved, detector.backbone)
 
 
-OTHER = """
+OTHER = '''
 import sys
 import numpy as np
+import tensorflow as tf
 from tf_evonorm import backbones
-from tf_pixpro import load_backbone, save_backbone
+from tf_pixpro import LARS, PixPro, ProjectionHead, load_backbone, save_backbone
+
+def run(encoder, path):
+    """What training leaves: the model with its optimizer."""
+    model, optimizer = PixPro(encoder, ProjectionHead(8, 4)), LARS(0.1)
+    optimizer.build(model.trainable_variables)
+    tf.train.Checkpoint(global_step=tf.Variable(3), model=model, optimizer=optimizer).write(path)
 
 for name in ("resnet", "mobilenetv2", "efficientnet"):
     model = getattr(backbones, name)(width=0.125)
     generator = np.random.default_rng(7)
     model.set_weights([generator.uniform(0.5, 1.5, weight.shape) for weight in model.weights])
     expected = model.get_weights()
-    for ending in ("", ".safetensors", ".weights.h5"):
+    for ending in ("", "_run", ".safetensors", ".weights.h5"):
         path = f"{sys.argv[2]}/{name}{ending}"
         if sys.argv[1] == "write":
-            save_backbone(model, path)
+            (run if ending == "_run" else save_backbone)(model, path)
         else:
             model.set_weights([np.zeros(weight.shape) for weight in model.weights])
             load_backbone(model, path)
             assert all((one == two).all() for one, two in zip(model.get_weights(), expected)), path
+'''
+
+# Model Garden, in the Keras 2 of the same environment, reads what `save_backbone` has written.
+GARDEN = """
+import sys
+import numpy as np
+import tensorflow as tf
+from official.vision.configs import semantic_segmentation as configs
+from official.vision.tasks import semantic_segmentation as tasks
+from tf_evonorm import backbones
+
+for name in ("resnet", "mobilenetv2", "efficientnet"):
+    model = tf.keras.Model()
+    model.backbone = getattr(backbones, name)(width=0.125)
+    generator = np.random.default_rng(7)
+    expected = [generator.uniform(0.5, 1.5, weight.shape) for weight in model.backbone.weights]
+    settings = {"init_checkpoint": f"{sys.argv[2]}/{name}", "init_checkpoint_modules": "backbone"}
+    tasks.SemanticSegmentationTask(configs.SemanticSegmentationTask(**settings)).initialize(model)
+    for one, two in zip(model.backbone.get_weights(), expected):
+        np.testing.assert_allclose(one, two, rtol=1e-6)
 """
 
 
@@ -109,12 +136,12 @@ for name in ("resnet", "mobilenetv2", "efficientnet"):
     not version("keras").startswith("3.") or importlib.util.find_spec("tf_keras") is None,
     reason="needs both generations of Keras",
 )
-def test_both_generations_of_keras_read_the_others(tmp_path):
-    for writer, reader in ("01", "10"):
-        for mode, legacy in (("write", writer), ("read", reader)):
-            environment = {**os.environ, "TF_USE_LEGACY_KERAS": legacy}
-            arguments = [mode, str(tmp_path / writer)]
-            subprocess.run([sys.executable, "-c", OTHER, *arguments], env=environment, check=True)
+@pytest.mark.parametrize("writer", ["0", "1"], ids=["Keras 3", "Keras 2"])
+def test_both_generations_of_keras_and_model_garden_read_a_file(writer, tmp_path):
+    """Backbone files of three kinds, and checkpoints of training with their optimizer."""
+    for mode, legacy, program in (("write", writer, OTHER), ("read", "0", OTHER), ("read", "1", OTHER + GARDEN)):
+        environment = {**os.environ, "TF_USE_LEGACY_KERAS": legacy}
+        subprocess.run([sys.executable, "-c", program, mode, str(tmp_path)], env=environment, check=True)
 
 
 @pytest.mark.parametrize("items", ["model", "backbone too", "the model itself"])

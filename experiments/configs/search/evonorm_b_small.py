@@ -1,4 +1,4 @@
-"""A search of B-series layers for two cores and one night: three small anchors, 300 steps each, CIFAR-10.
+"""A search of B-series layers for two cores and one night: three small anchors, 150 steps each, CIFAR-10.
 
 Expected: nothing is published at this size. What a comparison with random search gave is in the README.
 
@@ -21,7 +21,8 @@ def get_config(variant=""):
     config.test = {"split": "test"}
     config.images = {"size": 32, "held_out": 1000}
     config.anchors = {"kind": "small"}
-    config.training = {"steps": 300, "batch": 64, "crop": 24, "rate": 0.1, "schedule": "constant", "weight_decay": 1e-4}
+    # Ranks known layers as well as 300 steps do (Kendall's tau 0.73 and 0.70: experiments.benchmark fidelity).
+    config.training = {"steps": 150, "batch": 64, "crop": 24, "rate": 0.1, "schedule": "constant", "weight_decay": 1e-4}
     config.layer = {
         "groups": 2
     }  # one channel to a group, as the usual 32 would come to here, hinders even GroupNorm-ReLU

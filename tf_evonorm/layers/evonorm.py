@@ -8,7 +8,16 @@ from typing import Any
 import tensorflow as tf
 
 from tf_evonorm import functional
-from tf_evonorm.layers.norm_act import Constraint, Initializer, NormAct, Regularizer, arguments, check_momentum, whole
+from tf_evonorm.layers.norm_act import (
+    Constraint,
+    Initializer,
+    NormAct,
+    Regularizer,
+    arguments,
+    check_momentum,
+    keras_object,
+    whole,
+)
 
 
 class _EvoNorm(NormAct):
@@ -66,7 +75,7 @@ class _EvoNormB(_EvoNorm):
     ):
         super().__init__(**arguments(locals(), "momentum", "synchronized", "moving_variance_initializer"))
         self.momentum, self.synchronized = check_momentum(momentum), bool(synchronized)
-        self.moving_variance_initializer = tf.keras.initializers.get(moving_variance_initializer)
+        self.moving_variance_initializer = keras_object("moving_variance_initializer", moving_variance_initializer)
 
     def build(self, input_shape):
         super().build(input_shape)

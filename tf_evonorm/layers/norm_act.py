@@ -24,6 +24,21 @@ Regularizer = Union[str, dict, tf.keras.regularizers.Regularizer, None]
 Constraint = Union[str, dict, tf.keras.constraints.Constraint, None]
 
 
+def keras_object(argument: str, value: Any) -> Any:
+    """Returns what Keras makes of an argument `..._initializer`, `..._regularizer` or `..._constraint`.
+
+    Raises:
+      Mistake: a value that Keras does not know.
+    """
+    option = argument.rpartition("_")[2]
+    try:
+        return OPTIONS[option].get(value)
+    except (ValueError, TypeError) as error:
+        raise Mistake(
+            f"{argument} must be a name, a config or an object that tf.keras.{option}s.get takes. Received {value!r}."
+        ) from error
+
+
 def arguments(scope: dict[str, Any], *but: str) -> dict[str, Any]:
     """The arguments of a constructor by name.
 
@@ -123,7 +138,7 @@ class NormAct(OneGeneration):
         """Stores `<name>_initializer` and so on, for `channel_weight` and the config."""
         self.vectors = [*self.vectors, name]
         for option, value in zip(OPTIONS, (initializer, regularizer, constraint)):
-            setattr(self, f"{name}_{option}", OPTIONS[option].get(value))
+            setattr(self, f"{name}_{option}", keras_object(f"{name}_{option}", value))
 
     def build(self, input_shape):
         shape = tuple(input_shape)

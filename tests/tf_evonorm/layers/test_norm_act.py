@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_evonorm
 from tf_evonorm.layers import ConditionalNormAct, SpectralNormalization
 from tf_evonorm.layers.norm_act import NormAct
+from tf_evonorm.mistakes import Mistake
 
 GRAPH = "std_batch(0) div(0,4) mean_batch(0) add(5,6)"
 LAYERS = {
@@ -47,6 +48,14 @@ def test_signatures_name_every_argument(layer):
     if issubclass(layer, NormAct):
         options = {"graph": GRAPH} if layer is tf_evonorm.GraphLayer else {}
         assert set(layer(**options).get_config()) <= set(parameters)
+
+
+@pytest.mark.parametrize(
+    "argument", ["gamma_initializer", "beta_regularizer", "v_constraint", "moving_variance_initializer"]
+)
+def test_what_keras_does_not_know_is_a_mistake(argument):
+    with pytest.raises(Mistake, match=f"{argument} must be a name, .* Received 'zeroz'"):
+        tf_evonorm.EvoNormB0(**{argument: "zeroz"})
 
 
 def test_the_shape_of_a_first_layer_is_an_argument():

@@ -32,11 +32,14 @@ def keras_object(argument: str, value: Any) -> Any:
     """
     option = argument.rpartition("_")[2]
     try:
-        return OPTIONS[option].get(value)
+        found = OPTIONS[option].get(value)
+        if isinstance(found, str):  # Keras 2 returns the name of a regularizer that it does not know
+            raise ValueError(found)
     except (ValueError, TypeError) as error:
         raise Mistake(
             f"{argument} must be a name, a config or an object that tf.keras.{option}s.get takes. Received {value!r}."
         ) from error
+    return found
 
 
 def arguments(scope: dict[str, Any], *but: str) -> dict[str, Any]:

@@ -91,10 +91,10 @@ def line(error: Exception) -> str:
         error = error.args[0]
     if isinstance(error, KeyError):  # whose text is a repr
         text = str(error.args[0])
-    if "Traceback" in text:  # of a config file or of Python inside a graph: the line with the error
+    if "Traceback" in text or "in user code:" in text:  # a config file, Python inside a graph, AutoGraph
         lines = [one.strip() for one in text.splitlines() if one.strip()]
         text = next((one for one in reversed(lines) if re.match(r"[\w.]+: ", one)), lines[-1])
-        text = re.sub(r"^[\w.]+(Error|Exception|Mistake): ", "", text)
+        text = re.sub(r"^[\w.]*(Error|Exception|Mistake): ", "", text)
     text = text.split("In call to configurable")[0]  # added by gin on the way up
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", text)  # where in TensorFlow it happened
     if "No space left" in text or "quota" in text:

@@ -172,6 +172,7 @@ def check_same_images(session: Session, source: Source) -> None:
             )
         return
     if session.chief:
+        tf.io.gfile.makedirs(session.workdir)
         with atomic_path(path) as partial, tf.io.gfile.GFile(partial, "w") as file:
             json.dump(now, file)
 

@@ -49,6 +49,12 @@ def two_replicas():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    """The same weights and noise wherever a test runs, alone or after others: bounds are of one draw, not of all."""
+    tf.keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _swept():
     """Frees the models and graphs of a file: garbage collection over all of them took minutes at the end."""

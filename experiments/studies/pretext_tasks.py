@@ -105,8 +105,10 @@ def row(task: str, epochs: float) -> str:
 def score(options: argparse.Namespace, name: str, measure: str, seed: int) -> float:
     """Returns the score of one encoder by one measure, in [0, 1]; pre-trains it if that is not done yet."""
     folder, (task, _, epochs) = options.workdir / f"{name}-{seed}", name.partition("@")
-    length = {} if options.smoke or not epochs else {"schedule.epochs": float(epochs)}
-    init = pretrained(folder / "pretrain", task, seed, options, length)
+    changes: dict[str, Any] = {} if options.smoke or not epochs else {"schedule.epochs": float(epochs)}
+    if options.photos and not options.smoke:
+        changes |= {"source.path": options.photos, "source.split": None}
+    init = pretrained(folder / "pretrain", task, seed, options, changes)
     result = evaluated(folder / measure, measure, init, seed, options)
     tidy(folder / measure, "*.index", "*.data-*")
     return result
@@ -136,8 +138,6 @@ def pretrained(
         config.pictures, config.trainer.max_to_keep = 0, 1
         if not options.smoke:
             config.source.path, config.backbone.width = options.source, options.width
-            if options.photos:
-                config.source.update(path=options.photos, split=None)
         runs.train(pretext.experiment, changed(config, changes), folder, seed, "train")
         tidy(folder, "ckpt-*")
     return str(folder / "backbone")

@@ -35,6 +35,27 @@ def test_table_and_record(tmp_path, capsys, monkeypatch):
         benchmark.main(["settings", f"--workdir={tmp_path}", "--source=x"])
 
 
+def test_a_setting_is_pretrained_once_and_judged(tmp_path, monkeypatch):
+    started = []
+
+    def train(experiment, config, folder, seed, mode="train_and_eval"):
+        started.append((experiment.__module__.rpartition(".")[2], config, seed))
+        folder.mkdir(parents=True)
+        (folder / "backbone.index").write_text("")
+        return {"mean_iou": 0.3}
+
+    monkeypatch.setattr(runs, "train", train)
+    frozen = (np.eye(4, 3), np.arange(4), np.eye(2, 3), np.arange(2))
+    monkeypatch.setattr(pretext_tasks, "features", lambda config, seed: frozen)
+    arguments = ["--source=photos.zip", "--records=camvid", "--epochs=6", "--seeds", "1", "--settings", "stride_16"]
+    benchmark.main(["settings", f"--workdir={tmp_path}", *arguments, "scratch"])
+    assert [(name, seed) for name, _, seed in started] == [("pretext", 1), ("detector", 1), ("detector", 1)]
+    config = started[0][1]
+    assert config.source.path == "photos.zip" and config.source.split == "train"
+    assert (config.schedule.epochs, config.backbone.width, config.backbone.output_stride) == (6, 0.25, 16)
+    assert [judged.init for _, judged, _ in started[1:]] == [str(tmp_path / "stride_16-1/pretrain/backbone"), ""]
+
+
 @pytest.mark.slow
 def test_a_tiny_setting(tmp_path):
     arguments = [f"--workdir={tmp_path}", "--smoke", "--source=", "--seeds", "0", "--settings", "evonorm_s0"]

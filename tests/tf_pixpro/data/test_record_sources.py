@@ -21,8 +21,17 @@ def test_records_resume_and_divide_too(tmp_path, files):
     assert_same([together], [whole[1]])
 
 
-@pytest.mark.parametrize("name", ["train.record", "train.record-00000-of-00001", "data[1].tfrecord", "no_ending"])
-@pytest.mark.parametrize("compression", ["", "GZIP", "ZLIB"])
+@pytest.mark.parametrize(
+    "name, compression",
+    [
+        ("train.record", ""),
+        ("train.record", "GZIP"),
+        ("train.record-00000-of-00001", "ZLIB"),
+        ("data[1].tfrecord", ""),
+        ("data[1].tfrecord", "GZIP"),
+        ("no_ending", "ZLIB"),
+    ],
+)
 def test_records_of_any_name_and_compression(tmp_path, files, name, compression):
     folder = tmp_path / "root [v2]"
     folder.mkdir()
@@ -33,7 +42,7 @@ def test_records_of_any_name_and_compression(tmp_path, files, name, compression)
     for pattern in (name, name[:5] + "*", name.replace("00000", "?????")):
         source = data.source(folder / pattern)
         assert source.num_examples == 10 and source.class_names == ("0", "1")
-        assert len(batches(source, 1)[0]["view1"]) == 4
+    assert len(batches(source, 1)[0]["view1"]) == 4
 
 
 def test_labels_of_text_are_ignored_where_none_is_needed(tmp_path, files):

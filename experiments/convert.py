@@ -62,7 +62,7 @@ def convert(
       input: a `.pth`, `.safetensors` or detectron2's `.pkl` file; or the folder of a run or of a conversion.
       output: a folder to be made, whatever its name; or, for a folder, a `.pth` file.
       config: the experiment's `ConfigDict`, in place of what the file, or the folder's config.json, says.
-      images: in the training set, which tells how long the run is; what the file says, or ImageNet's number.
+      images: in the training set, which gives the length of the run; what the file says, or ImageNet's number.
       key: entries of the file that lead to the weights, joined by dots; found where there is one such entry.
       prefix: what the names of the ResNet's weights begin with; found where there is one ResNet. With a prefix only
         the ResNet is read.

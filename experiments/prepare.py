@@ -123,6 +123,12 @@ def _read(format, split, given, problems, exif):
     return {"cityscapes": records.cityscapes, "camvid": records.camvid}[format](root, split, problems)
 
 
+def _content(format, summary):
+    if format in ("coco", "voc"):
+        return f"{summary['objects']} objects"
+    return f"masks of {len(summary['categories'])} classes"
+
+
 def _run():
     flags.DEFINE_enum("format", None, list(FORMATS), "Whose layout.", required=True)
     flags.DEFINE_string("split", None, "List or folder of the data set, such as train.", required=True)
@@ -150,7 +156,7 @@ def _run():
         for line in summary["notes"][:20] + summary["lines"][:20]:
             print(line)
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(summary["problems"].items())) or "no problems"
-        print(f"{summary['images']} images and {summary['objects']} objects into {given['output']}: {listed}")
+        print(f"{summary['images']} images with {_content(given['format'], summary)} into {given['output']}: {listed}")
 
     sessions.run(start)
 

@@ -1,4 +1,4 @@
-"""Reading the reference archives: their JSON notes, and PyTorch's axis order turned into Keras'."""
+"""Reading the reference archives: their JSON notes, and PyTorch's axis order converted to Keras'."""
 
 import json
 

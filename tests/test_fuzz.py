@@ -115,7 +115,7 @@ def test_coco_annotations(tmp_path):
         "annotations": objects,
         "categories": [{"id": 3, "name": "car"}],
     }
-    path, told = tmp_path / "instances.json", []
+    path, reported = tmp_path / "instances.json", []
 
     @many
     @hypothesis.given(spoiled_tree(whole))
@@ -128,10 +128,10 @@ def test_coco_annotations(tmp_path):
         except ValueError as error:
             assert "Received" in str(error) or "Reading" in str(error)
             return
-        told.append(bool(problems.counts))
+        reported.append(bool(problems.counts))
 
     spoil()
-    assert any(told)
+    assert any(reported)
 
 
 def test_voc_annotations(tmp_path):

@@ -41,6 +41,17 @@ def blood_cells(folder):
         (folder / "ImageSets" / "Main" / f"{split}.txt").write_text(f"{name}\n")
 
 
+def field(folder):
+    """Images and masks in folders, one image in each split."""
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (folder / kind / split).mkdir(parents=True)
+        one = scenes.scene(0, seed=0, size=(96, 96))
+        (folder / "images" / split / "one.jpg").write_bytes(tf.io.encode_jpeg(one.image).numpy())
+        mask = tf.cast(one.semantic > 0, tf.uint8)[..., tf.newaxis]
+        (folder / "masks" / split / "one.png").write_bytes(tf.io.encode_png(mask).numpy())
+
+
 def commands(document):
     """A document's command lines, in order, those that end in a backslash joined."""
     text = "\n".join(block for language, block in examples.blocks(document) if language in ("", "bash"))
@@ -72,6 +83,7 @@ def test_the_documents_hold_blocks():
 @pytest.mark.parametrize("name", [name for name, document in DOCUMENTS.items() if commands(document)])
 def test_commands(name, tmp_path, golden):
     blood_cells(tmp_path / "BCCD")
+    field(tmp_path / "field")
     if any("published" in line or ".pth" in line for line in commands(DOCUMENTS[name])):
         given = golden("pixpro/c_pixpro_t1_64_in.npz")
         pth.write(tmp_path / "pixpro_base_r50_400ep.pth", authors_state.published(given))

@@ -20,6 +20,9 @@ from tf_pixpro.train import loop
 from tf_pixpro.transfer.classification import ClassificationTask, classifier, half_squared_norm, training_view
 from tf_pixpro.transfer.models.frozen import Frozen
 
+SECTIONS: tuple[str, ...] = ("source", "held_out", "views", "head", "label_smoothing", "schedule", "rate", "optimizer")
+SECTIONS += ("average", "evaluation", "trainer", "runtime")
+
 
 def experiment(session: sessions.Session) -> Run:
     """A classification run.
@@ -33,6 +36,7 @@ def experiment(session: sessions.Session) -> Run:
     its EMAConfig, or None; trainer: `intervals`; runtime: its RuntimeConfig.
     """
     config, build = session.config, sessions.build
+    sessions.require(config, "seed", *SECTIONS)
     source, held_out = sources(config)
     sessions.check_same_images(session, source)
     schedule = build(Schedule, "schedule", config.schedule, images=source.num_examples)

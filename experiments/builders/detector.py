@@ -56,6 +56,10 @@ KINDS = {
 }
 
 
+SECTIONS: tuple[str, ...] = ("train_data", "validation_data", "norm_act", "model", "losses", "init", "schedule")
+SECTIONS += ("optimizer", "trainer", "runtime")
+
+
 def experiment(session: sessions.Session) -> Run:
     """A run of detection or segmentation.
 
@@ -68,6 +72,7 @@ def experiment(session: sessions.Session) -> Run:
     encoder does not learn; precise_norm_steps: see `precise_norm`; window: of `SegmentationTask`; schedule:
     `StepSchedule`; optimizer: name and arguments; trainer, runtime: Model Garden's.
     """
+    sessions.require(session.config, "seed", *SECTIONS)
     config, workdir, schedule, params, task = prepared(session)
     for name, mode in (("train_data", "train"), ("validation_data", "eval")):
         if mode in session.mode:
@@ -120,7 +125,7 @@ def task_params(config: ConfigDict, schedule: StepSchedule) -> Any:
     """Model Garden's task configuration: the config's sections under its keys.
 
     Raises:
-      Mistake: if the config has a key that Model Garden does not know, or lacks the records.
+      Mistake: if the config has a key that Model Garden does not know, or lacks the records or some of their classes.
     """
     model = {key: value for key, value in _plain(config.model).items() if key not in ("kind", "fcn")}
     if config.model.kind not in KINDS:
@@ -151,14 +156,29 @@ def task_params(config: ConfigDict, schedule: StepSchedule) -> Any:
                 "Make them with "
                 "python -m experiments.prepare."
             )
-        labels = [int(label) for label in class_names(params.as_dict()[name]["input_path"])]
-        if max(labels, default=0) >= params.model.num_classes:
+    _count_classes(params)
+    return params
+
+
+def _count_classes(params):
+    """Takes the number of classes from the records where the config has 0, and checks it where it has another one."""
+    found = {name: class_names(params.as_dict()[name]["input_path"]) for name in ("train_data", "validation_data")}
+    needed = {name: max(map(int, names), default=-1) + 1 for name, names in found.items()}
+    if not params.model.num_classes:
+        if not max(needed.values()):
+            raise Mistake(
+                "config.model.num_classes of 0 means as many as the records have. Received "
+                f"{params.train_data.input_path}, with no list of classes beside it. Make the records with python -m "
+                "experiments.prepare, pass their path, or pass the number of classes."
+            )
+        params.override({"model": {"num_classes": max(needed.values())}})
+    for name, number in needed.items():
+        if number > params.model.num_classes:
             raise Mistake(
                 "config.model.num_classes must be larger than every class number. Received "
                 f"{params.model.num_classes}, but the records "
-                f"of config.{name} have classes up to {max(labels)}. Pass {max(labels) + 1}."
+                f"of config.{name} have classes up to {number - 1}. Pass {number}."
             )
-    return params
 
 
 def make_task(config: ConfigDict, schedule: StepSchedule, params: Any, workdir: str | None = None) -> Any:

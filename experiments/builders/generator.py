@@ -243,9 +243,9 @@ def precise(config: ConfigDict, task: Any, experiment: Any, strategy: tf.distrib
         )
 
     forward = functools.partial(task.forward, model=model)
-    anew = PreciseNorm(forward, model.average, fresh, strategy, step, 1, steps)
+    refresh = PreciseNorm(forward, model.average, fresh, strategy, step, 1, steps)
     every, last = experiment.trainer.validation_interval, experiment.trainer.train_steps
-    return [lambda output: anew() if step.numpy() % every == 0 or step.numpy() == last else None]
+    return [lambda output: refresh() if step.numpy() % every == 0 or step.numpy() == last else None]
 
 
 def keep(class_names: Sequence[str], trained: Adversaries, folder: str) -> None:

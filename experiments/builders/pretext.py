@@ -22,6 +22,7 @@ from tf_pixpro.train.pretext_task import PixProTask, Probe, pretrain
 
 MODELS = {"pixpro": PixPro, "pixcontrast": PixContrast}
 INSTANCES = {"byol": BYOL, "simclr": SimCLR}
+SECTIONS = ("source", "views", "model", "schedule", "optimizer", "evaluation", "trainer", "runtime")
 CLASSIFIERS = {"knn": probe.nearest_neighbour_accuracy, "linear": probe.linear_accuracy}
 
 
@@ -34,6 +35,7 @@ def experiment(session: sessions.Session) -> Run:
     evaluation: the functions below; runtime: Model Garden's `RuntimeConfig`.
     """
     config, build = session.config, sessions.build
+    sessions.require(config, "seed", *SECTIONS)
     source = build(data.source, "source", config.source)
     sessions.check_same_images(session, source)
     schedule = build(Schedule, "schedule", config.schedule, images=source.num_examples)
@@ -53,7 +55,7 @@ def experiment(session: sessions.Session) -> Run:
     trainer = build(intervals, "trainer", config.trainer, schedule=schedule)
     settings = loop.experiment_config(schedule.steps, schedule.batch, trainer, runtime)
     pictures = None
-    if config.pictures and session.mode != "eval":
+    if config.get("pictures") and session.mode != "eval":
         pictures = next(iter(views(config, source, config.pictures)))
     return Run(
         session,

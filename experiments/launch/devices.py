@@ -35,7 +35,8 @@ def strategy_of(runtime: ConfigDict, tpu: str | None = None) -> tf.distribute.St
     """
     there = len(tf.config.list_physical_devices("GPU"))
     if runtime.get("num_gpus", -1) < 0:
-        runtime.num_gpus = there
+        with runtime.unlocked():
+            runtime.num_gpus = there
     if runtime.num_gpus > there:
         raise Mistake(
             f"config.runtime.num_gpus must be at most the number of GPUs. Received num_gpus={runtime.num_gpus}, but "

@@ -19,6 +19,20 @@ class SectionMistake(Mistake):
     """A wrong section of the config; the message names it."""
 
 
+def require(config: Mapping[str, Any], *names: str) -> None:
+    """Checks that a config has all of these sections.
+
+    Raises:
+      SectionMistake: names those that are missing.
+    """
+    missing = [name for name in names if name not in config]
+    if missing:
+        raise SectionMistake(
+            f"the config must have {', '.join(f'config.{name}' for name in names)}. Received none of the name "
+            f"{', '.join(missing)}. Copy them from a config of the same program."
+        )
+
+
 def build(constructor: Callable[..., Any], name: str, section: Mapping[str, Any] | None, /, **more: Any) -> Any:
     """Calls `constructor` with a section of the config.
 

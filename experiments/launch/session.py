@@ -18,12 +18,12 @@ from official.modeling import performance
 from experiments.launch import flags as program_flags
 from experiments.launch.devices import strategy_of
 from experiments.launch.flags import run
-from experiments.launch.sections import build, build_named
+from experiments.launch.sections import build, build_named, require
 from tf_evonorm.atomic import atomic_path
 from tf_evonorm.mistakes import Mistake
 from tf_pixpro.data import Source
 
-__all__ = ["MODES", "Session", "build", "build_named", "launch", "quiet", "recorded", "run", "start_session"]
+__all__ = ["MODES", "Session", "build", "build_named", "launch", "quiet", "recorded", "require", "run", "start_session"]
 MODES = ("train", "eval", "train_and_eval")
 PRECISIONS = ("float32", "bfloat16", "float16")
 # Sections that may change between two starts in one working folder; all others make it another experiment.
@@ -168,7 +168,7 @@ def check_same_images(session: Session, source: Source) -> None:
             raise Mistake(
                 f"a run resumes on the images that it began with. Received {source.name} with {len(changed)} changed "
                 f"({'; '.join(shown)}; bytes of files). Bring them back, take another --workdir, or remove {path} to "
-                "go on with what is there now."
+                "resume on what is there now."
             )
         return
     if session.chief:

@@ -72,7 +72,7 @@ def test_as_a_program(shared_data, tmp_path):
         [*command, "--split=val", f"--output={tmp_path}", "--shards=2"], cwd=ROOT, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
-    assert f"16 images and 0 objects into {tmp_path}: no problems" in run.stdout
+    assert f"16 images with masks of 11 classes into {tmp_path}: no problems" in run.stdout
     assert len(list(tmp_path.glob("val-*-of-00002.tfrecord"))) == 2
     wrong = subprocess.run([*command, "--split=test", f"--output={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
     assert wrong.returncode != 0 and "leftImg8bit/test" in wrong.stderr and "Traceback" not in wrong.stderr

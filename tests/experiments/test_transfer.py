@@ -18,11 +18,13 @@ from experiments.configs.transfer import (
     camvid_fcn_r18,
     coco_mask_rcnn_r50_c4_1x,
     coco_mask_rcnn_r50_fpn_1x,
+    masks_fcn_r18,
     voc_faster_rcnn_r50_c4_24k,
 )
 from experiments.launch import session
 from experiments.launch.schedule import StepSchedule
 from tf_evonorm.backbones import resnet
+from tf_evonorm.mistakes import Mistake
 from tf_pixpro import save_backbone
 from tf_pixpro.transfer import tasks
 from tf_pixpro.transfer.models import c4
@@ -120,6 +122,20 @@ def test_mistakes_are_reported(tmp_path):
     config.norm_act.reach = "half"
     with pytest.raises(ValueError, match=r"must be backbone or all\. Received 'half'"):
         detector.detector(config, params_of(config))
+
+
+def test_own_masks_bring_their_number_of_classes(tmp_path):
+    config = masks_fcn_r18.get_config()
+    config.records = str(tmp_path)
+    with pytest.raises(Mistake, match=r"num_classes of 0 means .* Received .*train-\*\.tfrecord, with no list"):
+        params_of(config)
+    for name, last in (("train", "3"), ("val", "4")):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"categories": {"0": "soil", last: "weed"}}))
+    params = params_of(config)
+    assert params.model.num_classes == 5
+    assert params.validation_data.input_path == str(tmp_path / "val-*.tfrecord")
+    assert params.validation_data.resize_eval_groundtruth  # or an image larger than a padded size would end the run
+    assert params_of(masks_fcn_r18.get_config("smoke")).model.num_classes == 9
 
 
 def test_a_segmenter_trains_goes_on_and_is_served(tmp_path, monkeypatch):

@@ -170,7 +170,7 @@ class NormAct(OneGeneration):
         super().build(input_shape)
 
     def channel_weight(self, name: str) -> tf.Variable:
-        """A trainable variable [C] as `describe` was told."""
+        """A trainable variable [C] with the options given to `describe`."""
         made = {option: getattr(self, f"{name}_{option}") for option in OPTIONS}
         return self.add_weight(name=name, **self._vector(), **made)
 

@@ -134,10 +134,10 @@ class Graph:
 
         Args:
             norm: name of the normalization in this graph.
-            reader: name of the layer in `graph` that is looked at; None for the output.
+            reader: name of the layer in `graph` that is examined; None for the output.
             between: names of the layers passed so far.
             graph: the graph of a nested model, or None for this one.
-            after: where to go on behind the outputs of nested models, innermost last: pairs of graph and layer name.
+            after: where to continue after the outputs of nested models, innermost last: pairs of graph and layer name.
         """
         graph = graph or self
         if reader is None:
@@ -219,7 +219,7 @@ def _refuse_own_model(model, path):
 
 
 def without_inputs(model: tf.keras.Model, path: str) -> Mistake:
-    """The error for a `Sequential` that has not been told the shape of its input."""
+    """The error for a `Sequential` whose input shape is not known."""
     return Mistake(
         f"a model must know its inputs. Received {path}{model.name}, a Sequential without one. "
         "Start it with tf.keras.Input(shape)."

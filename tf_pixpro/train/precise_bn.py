@@ -21,7 +21,7 @@ class PreciseNorm:
       steps: batches to average over.
 
     Source: Wu and Johnson 2021 (Rethinking "Batch" in BatchNorm), section 3; 200 batches in PixPro's detection
-      protocols. A layer's moving value before and after a batch tells the batch's own: (after - momentum * before) / (1
+      protocols. A layer's moving value before and after a batch gives the batch's own: (after - momentum * before) / (1
       - momentum).
     """
 

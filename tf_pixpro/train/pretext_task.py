@@ -47,7 +47,7 @@ class PixProTask(ObjectTask, base_task.Task):
       model: () -> `PixPro`, called once inside the strategy's scope.
       optimizer: () -> `tf.keras` optimizer.
       views: (input_context, start_step) -> endless dataset of view batches of one replica, as if `start_step` batches
-        were gone.
+        had been read.
       evaluation: a `Probe`; or input_context -> finite dataset of view batches, on which the pretext loss is taken; or
         None.
       jit_compile: whether XLA compiles the whole step. One replica only; a TPU compiles anyway.

@@ -56,7 +56,7 @@ def export_transfer(
       checkpoint: of a run, or a folder whose latest one is taken, that fills the model first; None serves the weights
         as they are.
       labels: class number -> name, for drawings; they lie beside the model as labels.json.
-      exif: whether encoded images are turned upright by their EXIF orientation, as records are by default.
+      exif: whether encoded images are rotated upright by their EXIF orientation, as records are by default.
 
     Returns:
       The folder. Signatures: image_bytes (also serving_default) [B] string of images of one size, image_tensor

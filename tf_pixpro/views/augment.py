@@ -107,8 +107,8 @@ def two_views(
       seed: [2] integer; the same seed gives the same views.
       size: (height, width) of both views in pixels.
       recipe: a name in `RECIPES`, or a pair of `View`.
-      exif: whether images are turned upright by their EXIF orientation. Off as in the authors' code: pre-training needs
-        no upright images, and reading the orientation costs a third of decoding a small photo.
+      exif: whether images are rotated upright by their EXIF orientation. Off as in the authors' code: pre-training
+        needs no upright images, and reading the orientation costs a third of decoding a small photo.
       bits: how many bits of 16-bit channels are used.
       **changes: attributes of both views in place of the recipe's, such as scale, ratio or vertical_flip.
 

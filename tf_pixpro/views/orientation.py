@@ -27,13 +27,13 @@ def png_orientation(image_bytes: tf.Tensor) -> tf.Tensor:
 def upright(image: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
     """[h, w, 3] stored -> [H, W, 3] as displayed."""
 
-    def turned():
+    def rotated():
         upright = tf.cond(number >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
         across, down = tf.reduce_any(number == [2, 3, 6, 7]), tf.reduce_any(number == [3, 4, 7, 8])
         upright = tf.cond(across, lambda: upright[:, ::-1], lambda: upright)
         return tf.cond(down, lambda: upright[::-1], lambda: upright)
 
-    return tf.ensure_shape(tf.cond(number > 1, turned, lambda: image), [None, None, 3])
+    return tf.ensure_shape(tf.cond(number > 1, rotated, lambda: image), [None, None, 3])
 
 
 def array_orientation(image: Image.Image, image_bytes: bytes) -> int:

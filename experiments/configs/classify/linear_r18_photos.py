@@ -8,8 +8,8 @@ python -m experiments.classify --config=experiments/configs/classify/linear_r18_
     --config.source.path=caltech101.zip \
     --config.init=workdir/compare/pixpro-0/backbone --workdir=workdir/compare/pixpro-0/linear
 
-Without --config.init it tells what random features give. The source has folders train/CLASS and val/CLASS. Variants:
-default; smoke.
+Without --config.init it gives the accuracy of random features. The source has folders train/CLASS and val/CLASS.
+Variants: default; smoke.
 """
 
 from experiments.configs.classify import linear_r50_imagenet

@@ -8,7 +8,7 @@ python -m experiments.pretrain --config=experiments/configs/pretrain/pixpro_r18_
     --config.source.path=photos.zip --workdir=workdir/photos
 
 Variants: default: photos without labels, evaluated by the pretext loss; labelled: the source has folders train/CLASS
-and val/CLASS, and a nearest-neighbour probe on the frozen encoder tells how good it is; probe: the same where the
+and val/CLASS, and a nearest-neighbour probe evaluates the frozen encoder; probe: the same where the
 labelled images are apart from the photos, in
 --config.evaluation.bank.path=labelled.zip; smoke.
 """

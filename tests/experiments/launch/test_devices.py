@@ -5,6 +5,7 @@ import socket
 import threading
 
 import pytest
+import tensorflow as tf
 from ml_collections import ConfigDict
 
 from experiments.launch import devices
@@ -21,6 +22,12 @@ def test_more_gpus_than_there_are():
         Mistake, match=r"num_gpus must be at most the number of GPUs\. Received num_gpus=64, but there are \d"
     ):
         devices.strategy_of(runtime(num_gpus=64))
+
+
+def test_gpus_that_the_config_does_not_mention_are_all_taken():
+    section = ConfigDict({"distribution_strategy": "mirrored"}).lock()
+    devices.strategy_of(section)
+    assert section.num_gpus == len(tf.config.list_physical_devices("GPU")) and section.is_locked
 
 
 def test_a_tpu_that_is_not_there(monkeypatch):
@@ -80,6 +87,6 @@ def test_waiting_for_a_tpu_is_bounded_and_said(monkeypatch, capsys):
     with socket.create_server(("localhost", 0)) as silent:
         address = f"grpc://localhost:{silent.getsockname()[1]}"
         assert devices.strategy_of(runtime(), address)
-    told = capsys.readouterr().err
-    assert f"Waiting for {address} (--tpu), at most 0.001 minutes" in told
-    assert f"--tpu must be a TPU that is up. Received no answer of {address} in 0.001 minutes." in told
+    printed = capsys.readouterr().err
+    assert f"Waiting for {address} (--tpu), at most 0.001 minutes" in printed
+    assert f"--tpu must be a TPU that is up. Received no answer of {address} in 0.001 minutes." in printed

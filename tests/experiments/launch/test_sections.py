@@ -79,3 +79,9 @@ def test_keras_optimizers_that_take_anything_do_not():
 
     with pytest.raises(Mistake, match=r"Received momentun=0\.9.* Did you mean momentum\?"):
         sections.build(tf.keras.optimizers.SGD, "optimizer", {"momentun": 0.9}, learning_rate=0.1)
+
+
+def test_missing_sections_are_named_together():
+    sections.require({"source": {}, "views": None}, "source", "views")
+    with pytest.raises(Mistake, match=r"must have config\.source, config\.views, config\.model\. .* views, model\."):
+        sections.require({"source": {}}, "source", "views", "model")

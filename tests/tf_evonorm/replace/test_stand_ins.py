@@ -59,7 +59,7 @@ def test_one_relu_everywhere_gives_the_same_network_with_batch_norm():
 
 
 def test_an_activation_shared_with_another_model_acts_there():
-    """The nested model has no normalization: its ReLU, which is also that of `bn`, must go on acting."""
+    """The nested model has no normalization: its ReLU, which is also that of `bn`, must still act."""
     relu = layers.ReLU(name="act")
     start = tf.keras.Input((8, 8, 4))
     inner = tf.keras.Model(start, relu(layers.Conv2D(4, 1, name="conv")(start)), name="inner")

@@ -69,7 +69,7 @@ def test_a_kept_index_reads_no_records(root, monkeypatch):
     assert records.record_files(f"{root}/*") == files  # the index is no record
 
 
-def test_a_changed_file_is_indexed_anew_and_named(root, caplog):
+def test_a_changed_file_is_indexed_again_and_named(root, caplog):
     files = [write(f"{root}/a-{i}.tfrecord", contents(i, 20)) for i in range(3)]
     records.record_index(files, pattern="a-*", folder=root)
     write(files[1], contents(7, 25))
@@ -146,7 +146,7 @@ def test_where_nothing_can_be_written_the_index_is_in_memory(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("damage", [b"", b"no archive", None])
-def test_a_damaged_index_is_made_anew(tmp_path, damage):
+def test_a_damaged_index_is_made_again(tmp_path, damage):
     file = write(tmp_path / "a", [b"1"] * 3)
     records.record_index([file])
     (kept,) = tmp_path.glob(".records*")

@@ -204,17 +204,17 @@ def test_normalized_is_of_imagenet_and_denormalized_its_inverse():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
-def test_views_of_a_turned_image_are_those_of_the_upright_one(picture, kind):
+def test_views_of_a_rotated_image_are_those_of_the_upright_one(picture, kind):
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 95, "subsampling": 0}}.get(kind, {})
     data = encoded(picture, kind, **options, **({"exif": exif} if kind not in ("GIF", "TIFF") else {}))
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
     assert kind in ("GIF", "TIFF") or upright.size == (90, 120)
     expected = encoded(np.asarray(upright))
-    for turned in (True, False):
+    for applied in (True, False):
         stored = encoded(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
-        exact = augment.two_views(expected if turned else stored, [1, 2], (24, 24))
-        views = augment.two_views(data, [1, 2], (24, 24), exif=turned)
+        exact = augment.two_views(expected if applied else stored, [1, 2], (24, 24))
+        views = augment.two_views(data, [1, 2], (24, 24), exif=applied)
         for name, value in exact.items():
             # Where two sides of the crop's rectangle cut a JPEG's blocks, decoding a part differs in rounding.
             np.testing.assert_allclose(views[name], value, atol=0.05 if kind == "JPEG" else 1e-6)

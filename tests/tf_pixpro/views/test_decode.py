@@ -45,7 +45,7 @@ def with_alpha(*planes):
 def cases():
     bit, palette = Image.fromarray(GREY).convert("1"), Image.fromarray(RGB).quantize(64)
     cmyk, rgba = Image.fromarray(RGB).convert("CMYK"), with_alpha(*np.moveaxis(RGB, -1, 0), ALPHA)
-    turned = [palette.transpose(Image.Transpose.ROTATE_180)]
+    rotated = [palette.transpose(Image.Transpose.ROTATE_180)]
     rows = {
         "jpeg": saved(RGB, "JPEG"),
         "jpeg 4:4:4": saved(RGB, "JPEG", quality=95, subsampling=0),
@@ -69,7 +69,7 @@ def cases():
         "gif": saved(palette, "GIF"),
         "gif grey": saved(GREY, "GIF"),
         "gif transparent": saved(palette, "GIF", transparency=3),
-        "gif animated": saved(palette, "GIF", save_all=True, append_images=turned),
+        "gif animated": saved(palette, "GIF", save_all=True, append_images=rotated),
         "bmp 1-bit": saved(bit, "BMP"),
         "bmp grey": saved(GREY, "BMP"),
         "bmp palette": saved(palette, "BMP"),
@@ -183,8 +183,8 @@ def test_a_saved_model_decodes_what_tensorflow_can(tmp_path):
     names = [n for n in CASES if n.split()[0] in ("jpeg", "png", "bmp") and n not in ("jpeg 2000", "bmp 1-bit")]
     for name in [*names, "gif", "gif animated"]:
         np.testing.assert_array_equal(server(CASES[name]), decode.decode_array(CASES[name]), err_msg=name)
-    turned = saved(RGB, "JPEG", exif=b"Exif\0\0" + exif_of(6, ">"))
-    assert server(turned).shape == (31, 24, 3)
+    rotated = saved(RGB, "JPEG", exif=b"Exif\0\0" + exif_of(6, ">"))
+    assert server(rotated).shape == (31, 24, 3)
     with pytest.raises(tf.errors.InvalidArgumentError):
         server(CASES["tiff"])
 

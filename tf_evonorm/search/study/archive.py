@@ -34,7 +34,7 @@ _ALWAYS = ("graph", "parent", "fingerprint", "skipped", "checking")  # attribute
 
 
 def dump(study: Study, path: str) -> int:
-    """Writes all candidates of a study to a file, atomically; workers may go on meanwhile.
+    """Writes all candidates of a study to a file, atomically; workers may keep running.
 
     Args:
       study: the study.

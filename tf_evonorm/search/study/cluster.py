@@ -89,7 +89,7 @@ def keep_working(
       pause: seconds between two rounds.
 
     Raises:
-      Mistake: a task raised one; tasks failed `DEATHS` times in a row; the scheduler or all workers are gone.
+      Mistake: a task raised one; tasks failed `DEATHS` times in a row; the scheduler or all workers are lost.
     """
     state = _Tasks(client, task, arguments)
     while not state.round():
@@ -117,7 +117,7 @@ class _Tasks:
         if self.client.status != "running":
             return False
         for address, future in list(self.running.items()):
-            if address not in workers:  # killed, restarted or gone; the study's leases take care of its candidate
+            if address not in workers:  # killed, restarted or lost; the study's leases take care of its candidate
                 self._drop(address, lost=True)
             elif future.done():
                 self._drop(address, lost=False)
@@ -158,7 +158,7 @@ class _Tasks:
         if future.status == "finished":
             if future.result():
                 return True
-            with contextlib.suppress(ValueError, *_LOST_SCHEDULER):  # a worker without a nanny goes on as it is
+            with contextlib.suppress(ValueError, *_LOST_SCHEDULER):  # a worker without a nanny continues as it is
                 self.client.restart_workers([address], raise_for_error=False)
             return False
         error = future.exception() if future.status == "error" else None

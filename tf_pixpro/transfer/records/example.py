@@ -104,13 +104,13 @@ def _image(image, content, exif, bits):
     except Mistake as error:
         raise _LeftOut("unreadable file", f"{image.path} must be readable: {error}") from error
     if image.size and size != tuple(image.size):
-        turned = ""
+        hint = ""
         if exif and size == tuple(image.size)[::-1]:
-            turned = " If it was annotated without its EXIF orientation, pass --exif=ignore."
+            hint = " If it was annotated without its EXIF orientation, pass --exif=ignore."
         raise _LeftOut(
             "wrong size",
             f"an image must have the size of its annotation, {tuple(image.size)}. Received {size} (height, "
-            f"width).{turned}",
+            f"width).{hint}",
         )
     return encoded, kind, size
 

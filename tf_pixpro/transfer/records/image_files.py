@@ -148,7 +148,7 @@ def stored_image(image_bytes: bytes, exif: bool = True, bits: int = 16) -> tuple
 
     Args:
       image_bytes: the content of the file.
-      exif: whether it is turned upright by its EXIF orientation, as the tools in which it was annotated show it.
+      exif: whether it is rotated upright by its EXIF orientation, as the tools in which it was annotated show it.
       bits: how many of 16 bits per channel are used.
 
     Returns:

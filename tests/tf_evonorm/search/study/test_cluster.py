@@ -57,8 +57,8 @@ def write(path, line):
 
 def task(url, folder, candidates, limit):
     write(f"{folder}/pids", os.getpid())
-    told = lambda job, outcome: write(f"{folder}/reported", f"{job.number} {outcome.scores}")
-    return work(make(url, candidates), toy, limit, reported=told, pause=0.1)
+    append = lambda job, outcome: write(f"{folder}/reported", f"{job.number} {outcome.scores}")
+    return work(make(url, candidates), toy, limit, reported=append, pause=0.1)
 
 
 def finished(study):

@@ -38,7 +38,7 @@ def test_pareto_is_what_the_definition_says():
         assert pareto(scores).tolist() == expected
 
 
-def told(rules, count, scores=lambda i: (i, i)):
+def evolved(rules, count, scores=lambda i: (i, i)):
     evolution, rng = Evolution(rules), np.random.default_rng(0)
     for i in range(count):
         evolution.tell(i, sample(rng), scores(i))
@@ -46,7 +46,7 @@ def told(rules, count, scores=lambda i: (i, i)):
 
 
 def test_the_window_keeps_the_most_recent_only():
-    evolution = told(Rules(window=7), 0)
+    evolution = evolved(Rules(window=7), 0)
     for i in range(30):
         evolution.tell(i, BASELINES["b0"], (i,))
         assert len(evolution.population) == min(i + 1, 7)
@@ -55,7 +55,7 @@ def test_the_window_keeps_the_most_recent_only():
 
 
 def test_a_copy_takes_the_place_and_the_age_of_its_original():
-    evolution = told(Rules(window=3, initial=1), 3)
+    evolution = evolved(Rules(window=3, initial=1), 3)
     evolution.tell(3, BASELINES["s0"], (0.0,), same_as=0)
     evolution.tell(4, BASELINES["s1"], (0.0,), same_as=0)  # drifts on from 3
     assert [member.key for member in evolution.population] == [4, 1, 2] and evolution.told == 3
@@ -68,9 +68,9 @@ def test_a_copy_takes_the_place_and_the_age_of_its_original():
 def test_newcomers_until_the_first_population_is_told_and_parents_of_the_window_afterwards():
     rng = np.random.default_rng(1)
     rules = Rules(initial=10, window=20, newcomers=0.25)
-    young = told(rules, 9)
+    young = evolved(rules, 9)
     assert all(young.ask(rng).parent is None for _ in range(50))
-    evolution = told(rules, 30)
+    evolution = evolved(rules, 30)
     parents = [evolution.ask(rng).parent for _ in range(2000)]
     share = parents.count(None) / len(parents)
     assert abs(share - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 2000)
@@ -79,7 +79,7 @@ def test_newcomers_until_the_first_population_is_told_and_parents_of_the_window_
 
 
 def test_asking_changes_nothing():
-    evolution, rng = told(Rules(initial=1, newcomers=0.0), 5), np.random.default_rng(2)
+    evolution, rng = evolved(Rules(initial=1, newcomers=0.0), 5), np.random.default_rng(2)
     for _ in range(20):
         proposal = evolution.ask(rng)
         parent = next(member for member in evolution.population if member.key == proposal.parent)
@@ -93,7 +93,7 @@ def test_the_average_and_the_frontier_choose_as_they_say():
     everyone = dict(initial=1, tournament=1.0, newcomers=0.0)
     wins = {}
     for method in ("average", "pareto"):
-        evolution = told(Rules(method, **everyone), 5, scores.__getitem__)
+        evolution = evolved(Rules(method, **everyone), 5, scores.__getitem__)
         wins[method] = collections.Counter(evolution.winner(rng).key for _ in range(4000))
     assert set(wins["average"]) == {1, 4}
     assert set(wins["pareto"]) == {0, 1, 2, 4}
@@ -103,7 +103,7 @@ def test_the_average_and_the_frontier_choose_as_they_say():
 def test_a_tournament_is_a_share_of_the_population():
     """Of 100 layers 5 % are 5 rivals: by the mean, the best of all wins with probability 5 / 100."""
     rng = np.random.default_rng(4)
-    evolution = told(Rules("average", initial=1, newcomers=0.0), 100)
+    evolution = evolved(Rules("average", initial=1, newcomers=0.0), 100)
     keys = [evolution.winner(rng).key for _ in range(4000)]
     assert abs(keys.count(99) / 4000 - 0.05) < 5 * np.sqrt(0.05 * 0.95 / 4000)
     assert min(keys) >= 4  # the four lowest can never be the best of five

@@ -91,6 +91,7 @@ class StepSchedule:
             raise Mistake(
                 f"a schedule needs steps and batch of 1 or more. Received steps={self.steps}, batch={self.batch}."
             )
+        _ = self.learning_rate  # a wrong one is reported here, where the section has a name
 
     @property
     def learning_rate(self) -> WarmupCosine | WarmupStep:

@@ -119,6 +119,8 @@ def test_mistakes_are_reported(tmp_path):
     few.train_data.input_path = str(tmp_path / "train-*.tfrecord")
     with pytest.raises(ValueError, match=r"Received 11, .*config\.train_data have classes up to 11\. Pass 12"):
         params_of(few)
+    with pytest.raises(Mistake, match=r"^config\.schedule: steps must be larger than warmup_steps"):
+        session.build(StepSchedule, "schedule", {**config.schedule, "steps": 30})
     config.norm_act.reach = "half"
     with pytest.raises(ValueError, match=r"must be backbone or all\. Received 'half'"):
         detector.detector(config, params_of(config))

@@ -194,7 +194,7 @@ def test_every_mistake_is_one_clear_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line_and_with_more_room_the_run_goes_on(tmp_path):
+def test_a_full_disk_is_one_line_and_with_more_room_the_run_resumes(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True).returncode:

@@ -99,7 +99,7 @@ def test_averages_are_evaluated_kept_and_served(tmp_path):
     assert [name.decode() for name in answer["name"].numpy()] == [names[i] for i in np.argmax(expected, -1)]
 
 
-def test_a_run_goes_on_in_its_folder(tmp_path):
+def test_a_run_resumes_in_its_folder(tmp_path):
     config = config_of("evonorm_r20_cifar10", "smoke")
     config.norm_act.name, config.schedule.epochs = "bn_relu", 0.5
     _, first = classify.main(session.start_session(config, str(tmp_path), "train"))

@@ -90,7 +90,7 @@ def test_a_converted_model_gives_the_authors_numbers(golden, tmp_path, tag, floa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["module.", ""])
-def test_a_training_file_goes_on_with_its_buffers(golden, tmp_path, module, float32_recipe):
+def test_a_training_file_is_resumed_with_its_buffers(golden, tmp_path, module, float32_recipe):
     published = authors_state.published(golden("pixpro/c_train3_lars_in.npz"))
     state = {name.removeprefix("module."): value for name, value in published["model"].items()}
     random = np.random.default_rng(0)
@@ -185,7 +185,7 @@ def test_pytorchs_own_file_converts(golden, tmp_path, float32_recipe):
             assert torch.equal(again[name], state[name]), name
 
 
-def test_files_of_something_else_are_told_what_they_lack(golden, tmp_path):
+def test_files_of_something_else_are_refused_with_what_they_lack(golden, tmp_path):
     published = authors_state.published(golden("pixpro/c_pixpro_t1_64_in.npz"))
     weights = published["model"]
 

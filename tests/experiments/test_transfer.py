@@ -140,7 +140,7 @@ def test_own_masks_bring_their_number_of_classes(tmp_path):
     assert params_of(masks_fcn_r18.get_config("smoke")).model.num_classes == 9
 
 
-def test_a_segmenter_trains_goes_on_and_is_served(tmp_path, monkeypatch):
+def test_a_segmenter_trains_resumes_and_is_served(tmp_path, monkeypatch):
     config = camvid_fcn_r18.get_config("smoke")
     pretrained = resnet(18, input_size=(None, None, 3), width=0.125, blocks=(1, 1, 1, 1), output_stride=16)
     config.init = save_backbone(pretrained, str(tmp_path / "init"))

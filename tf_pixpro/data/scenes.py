@@ -100,7 +100,7 @@ def _draw(random, canvas, owner, number, shape, texture):
     top, bottom = max(0, int(centre_y - radius - 1)), min(height, int(centre_y + radius + 2))
     left, right = max(0, int(centre_x - radius - 1)), min(width, int(centre_x + radius + 2))
     y, x = np.mgrid[top:bottom, left:right].astype(np.float32)
-    distance = _outside(shape, *_turned(x - centre_x, y - centre_y, random.uniform(0, 2 * np.pi)), radius)
+    distance = _outside(shape, *_rotated(x - centre_x, y - centre_y, random.uniform(0, 2 * np.pi)), radius)
     cover = np.clip(0.5 - distance, 0.0, 1.0)[..., None]
     paint = _textured(random, texture, x - centre_x, y - centre_y, 2 * radius)
     patch = (slice(top, bottom), slice(left, right))
@@ -108,7 +108,7 @@ def _draw(random, canvas, owner, number, shape, texture):
     owner[patch][distance < 0] = number
 
 
-def _turned(x, y, angle):
+def _rotated(x, y, angle):
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return cosine * x + sine * y, cosine * y - sine * x
 
@@ -140,7 +140,7 @@ def _textured(random, texture, x, y, extent):
     """[h, w, 3] float32 in 0 ... 1: a pattern between two chance colours; `extent` in pixels sets how coarse it is."""
     first, second = _two_colours(random)
     period = max(3.5, extent * random.uniform(0.12, 0.25))
-    u, v = _turned(x, y, random.uniform(0, np.pi))
+    u, v = _rotated(x, y, random.uniform(0, np.pi))
     u, v = (
         (u + random.uniform(0, period)) * (2 * np.pi / period),
         (v + random.uniform(0, period)) * (2 * np.pi / period),

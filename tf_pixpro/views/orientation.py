@@ -74,7 +74,7 @@ def _jpeg_exif(image_bytes):
     def is_exif(position):
         return tf.equal(at(position + 1, 1), b"\xe1") & tf.equal(at(position + 4, 6), b"Exif\0\0")
 
-    def goes_on(position):
+    def continues(position):
         code = at(position + 1, 1)
         ended = tf.equal(code, b"\xda") | tf.equal(code, b"\xd9")
         return (position + 10 <= length) & tf.equal(at(position, 1), b"\xff") & ~ended & ~is_exif(position)
@@ -83,7 +83,7 @@ def _jpeg_exif(image_bytes):
         padding = tf.equal(at(position + 1, 1), b"\xff")
         return tf.where(padding, position + 1, position + 2 + tf.maximum(big_endian(at(position + 2, 2)), 2))
 
-    (position,) = tf.while_loop(goes_on, lambda p: (step(p),), (tf.constant(2),))
+    (position,) = tf.while_loop(continues, lambda p: (step(p),), (tf.constant(2),))
     inside = (position + 10 <= length) & is_exif(position)
     return tf.cond(inside, lambda: at(position + 10, big_endian(at(position + 2, 2)) - 8), lambda: tf.constant(b""))
 
@@ -95,13 +95,13 @@ def _png_exif(image_bytes):
     def at(position, count):
         return tf.strings.substr(image_bytes, tf.minimum(position, length), count)
 
-    def goes_on(position):
+    def continues(position):
         return (position >= 8) & (position + 12 <= length) & tf.not_equal(at(position + 4, 4), b"eXIf")
 
     def step(position):
         return position + 12 + tf.maximum(big_endian(at(position, 4)), 0)
 
-    (position,) = tf.while_loop(goes_on, lambda p: (step(p),), (tf.constant(8),))
+    (position,) = tf.while_loop(continues, lambda p: (step(p),), (tf.constant(8),))
     inside = (position >= 8) & (position + 12 <= length)
     return tf.cond(inside, lambda: at(position + 8, big_endian(at(position, 4))), lambda: tf.constant(b""))
 

@@ -46,7 +46,7 @@ def test_a_file_of_the_users_comes_first(tmp_path, monkeypatch):
     assert commands.installed("--config=demo.py:smoke") == "--config=demo.py:smoke"
 
 
-def test_a_misspelt_config_is_told_the_names():
+def test_the_names_for_a_misspelt_config_are_listed():
     with pytest.raises(SystemExit, match=r"Received 'pixpro_r18_foto'\. Did you mean pixpro_r18_photos\?"):
         commands.installed("--config=pixpro_r18_foto:smoke")
     with pytest.raises(SystemExit, match=r"There are .*pixpro_r18_photos.*simclr_r50_imagenet"):

@@ -69,7 +69,7 @@ def test_a_worker_says_for_whom_it_waits(monkeypatch, capsys):
     assert capsys.readouterr().err == "Waiting for a:1 (TF_CONFIG), at most 10 minutes\n"
 
 
-def test_a_tpu_that_does_not_answer_is_told_at_once(monkeypatch):
+def test_a_tpu_that_does_not_answer_is_reported_at_once(monkeypatch):
     with socket.socket() as nobody:  # bound, so that no other process has the port, and deaf
         nobody.bind(("localhost", 0))
         address = f"grpc://localhost:{nobody.getsockname()[1]}"

@@ -29,7 +29,7 @@ def test_each_cell_is_measured_once_and_stored(study, capsys):
     assert study.results(["a", "c"], [1, 2]) == {("a", 1): [1, 5], ("a", 2): [2, 6]}
 
 
-def test_an_interrupted_study_goes_on_where_it_was(study):
+def test_an_interrupted_study_resumes_where_it_was(study):
     def killed(row, column, seed):
         if row == "b":
             raise KeyboardInterrupt

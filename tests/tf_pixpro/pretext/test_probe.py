@@ -13,7 +13,7 @@ def clouds(seed, count, classes=3, spread=0.1):
 
 
 @pytest.mark.parametrize("accuracy", [nearest_neighbour_accuracy, linear_accuracy])
-def test_separable_classes_are_told_apart_and_shuffled_labels_are_not(accuracy):
+def test_separable_classes_are_separated_and_shuffled_labels_are_not(accuracy):
     bank, queries = clouds(0, 90), clouds(1, 60)
     assert accuracy(*bank, *queries) == 1.0
     assert accuracy(*bank, queries[0], np.random.default_rng(2).permutation(queries[1])) < 0.6

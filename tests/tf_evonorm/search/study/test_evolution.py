@@ -65,7 +65,7 @@ def test_a_copy_takes_the_place_and_the_age_of_its_original():
     assert [member.key for member in evolution.population] == [1, 2, 5] and evolution.told == 4
 
 
-def test_newcomers_until_the_first_population_is_told_and_parents_of_the_window_afterwards():
+def test_newcomers_until_the_first_population_is_scored_and_parents_of_the_window_afterwards():
     rng = np.random.default_rng(1)
     rules = Rules(initial=10, window=20, newcomers=0.25)
     young = evolved(rules, 9)

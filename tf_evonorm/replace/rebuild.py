@@ -80,7 +80,8 @@ def replace_norm_act(
     if not active:
         raise Mistake(
             f"a model must have a normalization followed by an activation. Received {model.name} with "
-            f"{len(plan.positions)} normalizations, none of them before an activation. Put `norm_act` in by hand."
+            f"{len(plan.positions)} normalizations, none of them before an activation; LayerNormalization stays. "
+            "Put `norm_act` in by hand."
         )
     new = _Copy(plan, norm_act).model(model, "")
     guard(new)

@@ -16,17 +16,26 @@ _TYPE = re.compile(r"[?]|[biufc]\d{1,2}")  # numbers alone; objects could be any
 
 
 class Array(np.ndarray, unpickle.Built):
-    """An array whose shape, type and values come after it in the file."""
+    """An array whose shape, type and values come after it in the file.
+
+    Attributes:
+      opaque: whether it holds texts, objects or other values than numbers; then they are left out.
+    """
+
+    opaque = False
 
     def set_state(self, state: tuple) -> None:
         """Takes (version, shape, type, whether in Fortran's order, bytes).
 
         Raises:
-          Mistake: if it is no such state, or of other types than numbers.
+          ValueError: if it is no such state.
         """
         _, shape, dtype, fortran, values = state
+        if isinstance(dtype, unpickle.Opaque):
+            self.opaque = True
+            return
         if not isinstance(dtype, Type) or not isinstance(values, (bytes, bytearray)):
-            raise Mistake("an array must hold numbers. Received one of another type.")
+            raise Mistake("an array must have a type and values. Received one without.")
         self.__setstate__((1, tuple(shape), dtype.dtype, bool(fortran), bytes(values)))
 
 
@@ -37,9 +46,7 @@ class Type(unpickle.Built):
       code: such as 'f4'.
     """
 
-    def __init__(self, code: object, *_: object):
-        if not isinstance(code, str) or not _TYPE.fullmatch(code):
-            raise Mistake(f"arrays must hold numbers. Received the type {code!r}.")
+    def __init__(self, code: str):
         self.dtype = np.dtype(code)
 
     def set_state(self, state: tuple) -> None:
@@ -48,13 +55,19 @@ class Type(unpickle.Built):
             self.dtype = self.dtype.newbyteorder(state[1])
 
 
+def _type(code: object, *_: object) -> Type | unpickle.Opaque:
+    return Type(code) if isinstance(code, str) and _TYPE.fullmatch(code) else unpickle.Opaque("numpy.dtype")
+
+
 def _reconstructed(*_: object) -> Array:
     return np.empty([0], np.uint8).view(Array)
 
 
-def _from_buffer(values: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
+def _from_buffer(values: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray | unpickle.Opaque:
+    if isinstance(dtype, unpickle.Opaque):
+        return unpickle.Opaque("numpy.ndarray")
     if not isinstance(dtype, Type) or not isinstance(values, (bytes, bytearray)):
-        raise Mistake("an array must hold numbers. Received one of another type.")
+        raise Mistake("an array must have a type and values. Received one without.")
     return np.frombuffer(bytes(values), dtype.dtype).reshape(tuple(shape), order="F" if order == "F" else "C")
 
 
@@ -80,7 +93,7 @@ ALLOWED: dict[str, Callable | None] = {
     **{f"numpy.{core}.multiarray._reconstruct": _reconstructed for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
     **{f"numpy.{core}.numeric._frombuffer": _from_buffer for core in ("core", "_core")},
-    "numpy.dtype": Type,
+    "numpy.dtype": _type,
     "numpy.ndarray": None,
     "_codecs.encode": _encoded,
     **{f"{module}.bytes": _no_bytes for module in ("__builtin__", "builtins")},
@@ -94,7 +107,8 @@ def read(path: str | os.PathLike) -> Any:
       path: of the file.
 
     Returns:
-      What was saved; an object of any other class as an `unpickle.Opaque` placeholder.
+      What was saved; an object of any other class, and an array of other values than numbers, as an `unpickle.Opaque`
+      placeholder.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -114,4 +128,9 @@ def plain(tree: Any) -> Any:
     """The same arrays as `numpy.ndarray`, in dicts, of what `read` or `unpickle.load` with `ALLOWED` gave."""
     if isinstance(tree, dict):
         return {key: plain(value) for key, value in tree.items()}
-    return tree.view(np.ndarray) if isinstance(tree, Array) else tree
+    return bare(tree) if isinstance(tree, Array) else tree
+
+
+def bare(array: Array) -> np.ndarray | unpickle.Opaque:
+    """An array as `numpy.ndarray`, or the placeholder of one that does not hold numbers."""
+    return unpickle.Opaque("numpy.ndarray") if array.opaque else array.view(np.ndarray)

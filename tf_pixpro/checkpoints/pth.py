@@ -50,7 +50,8 @@ def read(path: str | os.PathLike) -> object:
 
     Returns:
       What was saved: dicts, lists, tuples, numbers and texts; a tensor as a NumPy array of its shape (bfloat16 as
-      float32), an `argparse.Namespace` as a dict, an object of any other class as an `unpickle.Opaque` placeholder.
+      float32), an `argparse.Namespace` as a dict, an object of any other class, and a tensor that is not dense or whose
+      numbers NumPy lacks, as an `unpickle.Opaque` placeholder.
 
     Raises:
       FileNotFoundError: if there is no such file.
@@ -158,6 +159,7 @@ class _Reader:
 
     def __init__(self):
         self.storages = {}
+        self.unread = {}  # key of a storage of numbers that NumPy lacks -> its kind
         self.allowed = {
             **numpy_pickle.ALLOWED,
             "collections.OrderedDict": lambda *items: dict(*items),
@@ -167,22 +169,35 @@ class _Reader:
             "torch._utils._rebuild_tensor": self._tensor,
             "torch._utils._rebuild_tensor_v2": self._tensor,
             "torch._utils._rebuild_parameter": self._parameter,
+            "torch._utils._rebuild_parameter_with_state": self._parameter,
+            "torch._tensor._rebuild_from_type_v2": self._of_type,
             **{f"torch.{name}": None for name in STORAGES},
         }
 
     def storage(self, tag, kind, key, location, count, view=None):
         name = str(kind).rpartition(".")[2]
-        if tag != "storage" or name not in STORAGES or view is not None or not isinstance(count, int):
+        if tag != "storage" or not name.endswith("Storage") or view is not None or not isinstance(count, int):
             raise Mistake(f"Data outside the object are storages. Received {tag!r} of {kind!r}.")
+        if name not in STORAGES:
+            self.unread[str(key)] = name
+            return unpickle.Opaque(f"torch.{name}")
         return self.storages.setdefault(str(key), _Storage(name, str(key), count))
 
     def _tensor(self, storage, offset, shape, strides, *_):
+        if isinstance(storage, unpickle.Opaque):
+            return storage
         if not isinstance(storage, _Storage):
             raise Mistake("A tensor needs a storage. Received none.")
         return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
     def _parameter(self, tensor, *_):
         return tensor
+
+    def _of_type(self, function, _, arguments, *__):
+        """A tensor of a subclass as the tensor that it is."""
+        if function in ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"):
+            return self._tensor(*arguments)
+        return unpickle.Opaque("torch._tensor._rebuild_from_type_v2")
 
     def load(self, stream):
         tree = unpickle.load(stream, self.allowed, self.storage)
@@ -204,7 +219,7 @@ def _resolved(tree, done=None):
         if isinstance(tree, _Tensor):
             done[id(tree)] = tree.array()
         elif isinstance(tree, numpy_pickle.Array):
-            done[id(tree)] = tree.view(np.ndarray)
+            done[id(tree)] = numpy_pickle.bare(tree)
         elif isinstance(tree, dict):
             done[id(tree)] = {_key(key): _resolved(value, done) for key, value in tree.items()}
         elif isinstance(tree, (list, tuple)):
@@ -252,6 +267,8 @@ def _read_legacy(data):
     tree = reader.load(data)
     keys = plain.load(data)
     for key in keys:
+        if str(key) in reader.unread:
+            raise ValueError(f"It has numbers of the kind {reader.unread[str(key)]}, which cannot be passed over.")
         if str(key) not in reader.storages:
             raise ValueError(f"Storage {key!r} belongs to no tensor.")
         storage = reader.storages[str(key)]

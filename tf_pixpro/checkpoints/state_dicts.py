@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from tf_evonorm.mistakes import Mistake
-from tf_pixpro.checkpoints import numpy_pickle, pth
+from tf_pixpro.checkpoints import numpy_pickle, pth, unpickle
 
 # What data-parallel training, torch.compile, FSDP and activation checkpoints put into names, the first in front alone.
 _WRAPPERS = re.compile(r"^(module\.)+|(?<![^.])_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
 _STEM = "conv1.weight"
 _RESNET = re.compile(r"(conv1|bn1|layer[1-4]\.\d+\.(conv|bn)\d|layer[1-4]\.\d+\.downsample\.[01])\.[a-z_]+")
+_ENCODER = re.compile(rf"(^|\.){_RESNET.pattern}$")
 # Encoders that follow another one, in MoCo, BYOL, SimSiam, lightly, solo-learn and the authors' file.
 _FOLLOWERS = re.compile(r"(^|[._])(encoder_k|momentum|target|ema|k)[._]|_(momentum|target|ema|k)\.")
 # detectron2's names of torchvision's parts.
@@ -75,7 +76,8 @@ def state_dict(tree: Any, key: str | None = None) -> dict[str, np.ndarray]:
       name -> array, without what data-parallel training, torch.compile and FSDP put into names; arrays alone.
 
     Raises:
-      Mistake: if there is none, or several and no key.
+      Mistake: if there is none, or several and no key; if weights of the encoder are tensors that `read` could not
+        read, as sparse, quantized or 8-bit ones.
     """
     found = dict(_dicts(tree))
     if key is not None:
@@ -144,6 +146,12 @@ def _dicts(tree: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, dic
     if not isinstance(tree, Mapping) or depth > 4:
         return
     arrays = {name: value for name, value in tree.items() if isinstance(name, str) and isinstance(value, np.ndarray)}
+    for name, value in tree.items():
+        if isinstance(value, unpickle.Opaque) and value.name.startswith("torch") and _ENCODER.search(str(name)):
+            raise Mistake(
+                f"weights must be dense tensors of numbers that NumPy has. Received {name!r} as {value.name}. Save the "
+                "model's state_dict() in float32."
+            )
     if arrays:
         yield path, {_unwrapped(name): value for name, value in arrays.items() if not name.endswith("batches_tracked")}
     for name, value in tree.items():

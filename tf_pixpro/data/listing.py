@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Optional, TypeVar
 
@@ -100,12 +101,29 @@ def choose(path: str, names: Sequence[str], split: Optional[str]) -> tuple[list[
     if left_out:
         tf.get_logger().warning("%s: %d images; other files are left out: %s", path, len(images), left_out)
     images = images if split is None else _of_split(path, images, split)
-    parents = [name.split("/")[-2] if "/" in name else "" for name in images]
+    # Some systems store accents apart from their letters.
+    parents = [unicodedata.normalize("NFC", name.split("/")[-2]) if "/" in name else "" for name in images]
     classes = tuple(sorted(set(parents)))
     if len(classes) < 2:
         return images, [-1] * len(images), ()
+    _report_classes(path, parents, classes)
     numbers = {name: number for number, name in enumerate(classes)}
     return images, [numbers[parent] for parent in parents], classes
+
+
+def _report_classes(path, parents, classes):
+    """Logs classes that are hardly meant."""
+    if "" in classes:
+        tf.get_logger().warning(
+            "%s: %d images lie beside the folders of the others and are a class of their own, named ''.",
+            path, parents.count(""),
+        )  # fmt: skip
+    alike = collections.defaultdict(list)
+    for name in classes:
+        alike[name.casefold().strip()].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            tf.get_logger().warning("%s: these classes differ in capitals or spaces alone: %r", path, names)
 
 
 def _by_ending(names):

@@ -137,9 +137,8 @@ def zipped(path: str, split: Optional[str] = None, min_side: int = 32) -> Source
         archive = zipfile.ZipFile(tf.io.gfile.GFile(path, "rb") if is_remote(path) else path)
     except zipfile.BadZipFile as error:
         raise Mistake(f"a zip of images is needed. Received {path!r}: {error}. Create it again.") from error
-    # Some programs of Windows write backslashes, against the format's rule.
-    members = {info.filename.replace("\\", "/"): info for info in archive.infolist()}
-    names = sorted(name for name in members if not name.endswith("/"))
+    members = {_member(info.filename): info for info in archive.infolist()}
+    names = sorted(name for name, info in members.items() if not info.filename.endswith(("/", "\\")))
     names, labels, classes = choose(path, names, split)
     _check_members(path, [members[name] for name in names])
     table, numbers = tf.constant(names), tf.constant(labels, tf.int64)
@@ -157,6 +156,11 @@ def zipped(path: str, split: Optional[str] = None, min_side: int = 32) -> Source
         return {"bytes": tf.ensure_shape(data, []), "label": tf.gather(numbers, index), "name": tf.gather(table, index)}
 
     return Source(path, len(names), classes, read=read, unreadable=unreadable)
+
+
+def _member(name):
+    """A member's name with forward slashes and no empty, . or .. folder, which some programs write against the rule."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))
 
 
 def _check_members(path, members):

@@ -109,6 +109,8 @@ def test_every_other_application_is_understood_or_refused_by_name(name):
     except ValueError as error:
         assert name.startswith("NASNet") and "keep=" in str(error)
         return
+    active = sum(place.apply_act for place in places)
+    print(f"{name}: {active} normalizations with an activation, {len(places) - active} alone")  # docs/layers.md
     assert any(place.apply_act for place in places) != name.startswith(("VGG", "ConvNeXt"))
 
 

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tf_evonorm.mistakes import Mistake
-from tf_pixpro.checkpoints import pth, state_dicts
+from tf_pixpro.checkpoints import pth, state_dicts, unpickle
 
 
 def resnet(prefix="", offset=0.0):
@@ -94,6 +94,14 @@ def test_key_and_prefix_choose(tmp_path):
     assert state_dicts.encoder_state(two, "momentum_encoder.")[0]["conv1.weight"][0] == 7
     with pytest.raises(Mistake, match=r"--prefix must lead to a ResNet. Received 'c\.'; the file has 'a\.', 'b\.'"):
         state_dicts.encoder_state(two, "c.")
+
+
+def test_weights_that_could_not_be_read_are_refused_in_the_encoder_alone():
+    tree = {"model": {**resnet("backbone."), "freqs": unpickle.Opaque("torch.ComplexFloatStorage")}}
+    assert set(state_dicts.encoder_state(state_dicts.state_dict(tree))[0]) == set(PLAIN)
+    tree["model"]["backbone.bn1.weight"] = unpickle.Opaque("torch._utils._rebuild_qtensor")
+    with pytest.raises(Mistake, match=r"dense .*Received 'backbone\.bn1\.weight' as torch\._utils\._rebuild_qtensor"):
+        state_dicts.state_dict(tree)
 
 
 def test_a_deeper_entry_is_found_and_named():

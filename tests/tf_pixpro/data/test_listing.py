@@ -78,6 +78,17 @@ def test_a_class_named_like_the_split_is_no_split():
         listing.choose("photos", ["images/train/cat/a.jpg", "masks/train/cat/a.png"], "train")
 
 
+def test_accents_composed_or_apart_name_one_class():
+    names = ["caf\u00e9/a.jpg", "cafe\u0301/b.jpg", "bar/c.jpg"]
+    assert listing.choose("photos", names, None) == (names, [1, 1, 0], ("bar", "caf\u00e9"))
+
+
+@pytest.mark.parametrize("other, words", [("Cat/b.jpg", "capitals"), ("cat /b.jpg", "spaces"), ("b.jpg", "1 images")])
+def test_classes_that_are_hardly_meant_are_reported(caplog, other, words):
+    assert len(listing.choose("photos", ["cat/a.jpg", other], None)[2]) == 2
+    assert words in caplog.text
+
+
 def test_labels_of_many_classes_are_numbers_of_names():
     names = [f"{i:05d}/{j}.jpg" for i in range(3000) for j in range(2)]
     images, labels, classes = listing.choose("photos", names, None)

@@ -131,13 +131,14 @@ def test_content_decides_and_not_the_name(tmp_path):
     assert [row["bytes"].numpy()[:4] for row in rows[:3]] == [b"RIFF", b"II*\0", b"\x89PNG"]
 
 
-@pytest.mark.parametrize("name", ["UPPER.ZIP", "backslash.zip"])
-def test_zips_of_windows_have_splits_and_classes(tmp_path, files, name):
-    path, text = tmp_path / name, "\\" if name.startswith("back") else "/"
+@pytest.mark.parametrize("name", ["UPPER.ZIP", "backslash.zip", "dot.zip", "above.zip", "doubled.zip"])
+def test_zips_of_other_writers_have_splits_and_classes(tmp_path, files, name):
+    path, text = tmp_path / name, {"backslash.zip": "\\", "doubled.zip": "//"}.get(name, "/")
+    start = {"dot.zip": "./", "above.zip": "../", "doubled.zip": "/"}.get(name, "")
     with zipfile.ZipFile(path, "w") as archive:
         for member, content in files.items():
             info = zipfile.ZipInfo("x")
-            info.filename = member.replace("/", text)
+            info.filename = start + member.replace("/", text)
             archive.writestr(info, content)
     source = data.source(path, split="train")
     assert source.class_names == ("cat", "dog") and source.num_examples == 10

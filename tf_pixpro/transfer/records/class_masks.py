@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from tf_evonorm.mistakes import Mistake
@@ -31,9 +32,8 @@ def class_mask(mask_bytes: bytes, codes: MaskCodes | None, where: str) -> np.nda
     Raises:
       Mistake: if a value or colour stands for no class, or the file holds no values.
     """
-    image = Image.open(io.BytesIO(mask_bytes))
     if codes is not None and codes.colours is not None:
-        return _by_colour(image, codes.colours, where)
+        return _by_colour(_colours(mask_bytes, where), codes.colours, where)
     values = class_values(mask_bytes, where)
     if codes is None:
         codes = MaskCodes(UNLABELLED)
@@ -86,12 +86,13 @@ def class_values(mask_bytes: bytes, where: str) -> np.ndarray:
     """The numbers [height, width] int64 that a mask of numbers stores.
 
     Raises:
-      Mistake: if it holds colours or anything else, or is a JPEG, which changes numbers.
+      Mistake: if it holds colours or anything else, several pages, or is packed with loss, which changes numbers.
     """
-    image = Image.open(io.BytesIO(mask_bytes))
-    if image.format in ("JPEG", "MPO"):
+    image = _opened(mask_bytes, where)
+    lossy = _lossy(image, mask_bytes)
+    if lossy:
         raise Mistake(
-            f"a mask must be stored without loss. Received {where}, a JPEG, in which class numbers run into each "
+            f"a mask must be stored without loss. Received {where}, a {lossy}, in which class numbers run into each "
             "other. Take the original masks, or round their values to the classes and save them as PNG."
         )
     if image.mode in ("1", "P", "I", "I;16", "I;16B", "I;16L", "I;16N"):
@@ -99,10 +100,10 @@ def class_values(mask_bytes: bytes, where: str) -> np.ndarray:
     if image.mode == "L":
         depth = mask_bytes[24] if image.format == "PNG" else 8
         return np.asarray(image).astype(np.int64) // {1: 255, 2: 85, 4: 17}.get(depth, 1)  # Pillow scales them up
-    if image.mode in ("LA", "PA"):
+    if image.mode == "PA":
         return np.asarray(image)[..., 0].astype(np.int64)
-    if image.mode in ("RGB", "RGBA"):
-        channels = np.asarray(image)[..., :3].astype(np.int64)
+    if image.mode in ("LA", "RGB", "RGBA"):
+        channels = _channels(image, mask_bytes, where)
         if (channels == channels[..., :1]).all():
             return channels[..., 0]
         raise Mistake(
@@ -114,8 +115,51 @@ def class_values(mask_bytes: bytes, where: str) -> np.ndarray:
     )
 
 
-def _by_colour(image, colours, where):
-    channels = np.asarray(image.convert("RGB")).astype(np.int64)
+def _opened(mask_bytes, where):
+    image = Image.open(io.BytesIO(mask_bytes))
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1:
+        raise Mistake(
+            f"a mask must be one image. Received {where} with {pages} pages. Save the one that is meant as PNG."
+        )
+    return image
+
+
+def _lossy(image, mask_bytes):
+    """The kind of a file that changes its values, or None."""
+    if image.format in ("JPEG", "MPO"):
+        return "JPEG"
+    if image.format == "TIFF" and image.info.get("compression") == "jpeg":
+        return "TIFF packed as JPEG"
+    return "lossy WebP" if image.format == "WEBP" and b"VP8L" not in mask_bytes else None
+
+
+def _channels(image, mask_bytes, where):
+    """[height, width, 1 or 3] int64 without alpha; Pillow has but the upper byte of 16 bits."""
+    if image.format == "PNG" and mask_bytes[24] == 16:
+        channels = tf.io.decode_png(mask_bytes, dtype=tf.uint16).numpy()
+    elif image.format == "TIFF" and max(image.tag_v2.get(258, (8,))) > 8:
+        raise Mistake(
+            f"a mask of several channels has 8 bits in each. Received {where} with more. Save it as PNG of 8 bits, or "
+            "as one channel."
+        )
+    else:
+        channels = np.asarray(image)
+    return channels[..., : 3 if channels.shape[-1] > 2 else 1].astype(np.int64)
+
+
+def _colours(mask_bytes, where):
+    """[height, width, 3] int64 of 0 to 255."""
+    image = _opened(mask_bytes, where)
+    if image.mode in ("RGB", "RGBA"):
+        channels = _channels(image, mask_bytes, where)
+        if channels.max(initial=0) <= 255:
+            return channels  # also colours of 8 bits in a file of 16
+        return channels >> 8
+    return np.asarray(image.convert("RGB")).astype(np.int64)
+
+
+def _by_colour(channels, colours, where):
     packed = channels @ np.array([1 << 16, 1 << 8, 1])
     table = {(red << 16) + (green << 8) + blue: label for (red, green, blue), label in colours}
     present, inverse = np.unique(packed, return_inverse=True)

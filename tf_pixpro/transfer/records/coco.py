@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import re
 from typing import Optional
 
 import tensorflow as tf
@@ -98,7 +99,10 @@ def _parsed(path):
         for key in ("images", "categories"):
             if not all(isinstance(entry, dict) for entry in [*whole[key]]):
                 raise TypeError(f"{key} must be a list of objects")
-        return {**whole, "annotations": [*(whole.get("annotations") or ())]}
+        objects = whole.get("annotations") or []
+        if not isinstance(objects, list):
+            raise TypeError("annotations must be a list")
+        return {**whole, "annotations": objects}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, tf.errors.OpError) as error:
         raise Mistake(
             "annotations must be COCO's JSON with images, categories and annotations. "
@@ -107,12 +111,13 @@ def _parsed(path):
 
 
 def _key(value):
-    """One spelling of an id: 1, 1.0, '1' and ' 1 ' are the same; None if it is none."""
+    """One spelling of an id: 1, 1.0, '1', ' 1 ' and '1.0' are the same; None if it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value).strip() or None
+    text = str(value).strip()
+    return (text[:-2] if re.fullmatch(r"\d+\.0", text) else text) or None
 
 
 def _whole_number(key):
@@ -125,7 +130,7 @@ def _unique_images(listed, annotations, problems):
     for index, entry in enumerate(listed):
         key = _key(entry.get("id"))
         names = [entry.get(field) for field in ("file_name", "path", "coco_url", "url")]
-        name = next((name for name in names if isinstance(name, str) and name.strip()), None)
+        name = next((name for name in names if isinstance(name, str) and _is_text(name)), None)
         if key is None or name is None:
             what = f"an image needs an id and a file_name. Received {entry!r:.200}. Left out."
             problems.add("bad image", f"{annotations}: image number {index}", what)
@@ -141,6 +146,11 @@ def _unique_images(listed, annotations, problems):
     if listed and not entries:
         raise Mistake(f"images need ids and file names. Received {problems.summary()} in {annotations!r}.")
     return entries
+
+
+def _is_text(name):
+    """Whether it may name a file: not empty, and not half of a character of UTF-16, as JSON can hold."""
+    return bool(name.strip()) and not re.search("[\ud800-\udfff]", name)
 
 
 def _numbers(entries, problems, annotations):
@@ -229,7 +239,11 @@ def _object(entry, sizes, labels, where, problems):
             problems.add("mask size", where, expected)
             return None
         outline = _filled(outline, where, problems)
-    x, y, width, height = _box(entry, outline)
+    try:
+        x, y, width, height = _box(entry, outline)
+    except ValueError as error:
+        problems.add("bad annotation", where, f"an object needs bbox or segmentation: {error}. Left out.")
+        return None
     box = clipped((x, y, x + width, y + height), size, where, problems)
     if box is None:
         return None
@@ -249,14 +263,18 @@ def _box(entry, outline):
     """[x, y, width, height] as annotated, or around the outline where it is missing."""
     given = entry.get("bbox")
     if isinstance(given, str):
-        given = json.loads(given or "null")
+        given = json.loads(given) if "[" in given else re.findall(r"[^\s,;]+", given)
+    if isinstance(given, (list, tuple)) and len(given) == 1 and isinstance(given[0], (list, tuple)):
+        (given,) = given
+    if isinstance(given, dict) and set(given) == {"x", "y", "width", "height"}:
+        given = [given[side] for side in ("x", "y", "width", "height")]
     if not given and outline is not None:
         if isinstance(outline, dict):
             return [float(side) for side in run_lengths.toBbox(_compressed(outline))]
         xs, ys = ([value for line in outline for value in line[axis::2]] for axis in (0, 1))
         return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
     if not isinstance(given, (list, tuple)) or len(given) != 4:
-        raise Mistake(f"bbox must be four numbers. Received {given!r}")
+        raise Mistake(f"bbox must be four numbers. Received {given!r:.200}")
     return [number(side) if isinstance(side, str) else _checked(side) for side in given]
 
 

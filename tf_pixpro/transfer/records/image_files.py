@@ -104,7 +104,10 @@ class ImageFolder:
         yield name
         foreign = False
         if re.match(r"[a-zA-Z][\w+.-]*://", name):
-            parts = urllib.parse.urlsplit(name)
+            try:
+                parts = urllib.parse.urlsplit(name)
+            except ValueError:  # brackets of no address
+                return
             name, foreign = urllib.parse.unquote(parts.path), True
             for value in urllib.parse.parse_qs(parts.query).get("d", ()):  # Label Studio's local files
                 name = value

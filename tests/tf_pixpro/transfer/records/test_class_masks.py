@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tf_evonorm.mistakes import Mistake
@@ -26,6 +27,10 @@ def palette_image():
     return image
 
 
+def deep_png(*channels):
+    return tf.io.encode_png(np.stack(channels, -1).astype(np.uint16)).numpy()
+
+
 MASKS = {
     "8-bit grey": lambda: stored(Image.fromarray(NUMBERS)),
     "16-bit grey": lambda: stored(Image.fromarray(NUMBERS.astype(np.uint16))),
@@ -36,6 +41,10 @@ MASKS = {
     "palette GIF": lambda: stored(palette_image(), "GIF"),
     "grey as colours": lambda: stored(Image.fromarray(np.stack([NUMBERS] * 3, -1))),
     "grey with alpha": lambda: stored(Image.fromarray(np.stack([NUMBERS, NUMBERS + 200], -1))),
+    "16-bit colours": lambda: deep_png(NUMBERS, NUMBERS, NUMBERS),
+    "16-bit grey with alpha": lambda: deep_png(NUMBERS, NUMBERS + 999),
+    "16-bit colours with alpha": lambda: deep_png(NUMBERS, NUMBERS, NUMBERS, NUMBERS + 999),
+    "WebP without loss": lambda: stored(Image.fromarray(np.stack([NUMBERS] * 3, -1)), "WEBP", lossless=True),
 }
 
 
@@ -111,8 +120,27 @@ def test_tables_that_are_none(tmp_path, text):
         colour_table(str(tmp_path / "colours.txt"))
 
 
+LOSSY = {"JPEG": ("JPEG", {}), "TIFF packed as JPEG": ("TIFF", {"compression": "jpeg"}), "lossy WebP": ("WEBP", {})}
+
+
+@pytest.mark.parametrize("kind", LOSSY)
 @pytest.mark.parametrize("values", [(0, 1), (0, 255)])
-def test_jpeg_masks_are_refused(values):
+def test_masks_with_loss_are_refused(values, kind):
     mask = np.kron(np.array([values, values[::-1]], np.uint8), np.ones((5, 5), np.uint8))
-    with pytest.raises(Mistake, match=r"without loss\. Received a\.jpg, a JPEG"):
-        class_mask(stored(Image.fromarray(mask), "JPEG"), MaskCodes(2), "a.jpg")
+    format, options = LOSSY[kind]
+    with pytest.raises(Mistake, match=rf"without loss\. Received a\.b, a {kind}"):
+        class_mask(stored(Image.fromarray(mask), format, **options), MaskCodes(2), "a.b")
+
+
+def test_a_mask_of_several_pages_is_refused():
+    pages = [Image.fromarray(NUMBERS), Image.fromarray(NUMBERS[::-1])]
+    with pytest.raises(Mistake, match=r"must be one image\. Received a\.tif with 2 pages"):
+        class_mask(stored(pages[0], "TIFF", save_all=True, append_images=pages[1:]), MaskCodes(3), "a.tif")
+
+
+@pytest.mark.parametrize("scale", [1, 257])
+def test_colours_of_16_bits(scale):
+    """Stored as they are, or spread over the range of 16 bits."""
+    values = np.array(PALETTE, np.uint16).reshape(3, 3)[NUMBERS] * scale
+    codes = MaskCodes(3, colours=(((0, 0, 0), 0), ((128, 0, 0), 1), ((0, 128, 0), 2)))
+    np.testing.assert_array_equal(class_mask(deep_png(*np.moveaxis(values, -1, 0)), codes, "a.png"), NUMBERS)

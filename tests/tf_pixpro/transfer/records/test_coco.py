@@ -88,6 +88,9 @@ VARIANTS = {
     "box empty": each("annotations", bbox=[]),
     "box as text": each("annotations", bbox=["2", "1.0", "4", "3"]),
     "box as one text": each("annotations", bbox="[2, 1, 4, 3]"),
+    "box as text without brackets": each("annotations", bbox="2, 1 4;3"),
+    "box in a list": each("annotations", bbox=[[2, 1, 4, 3]]),
+    "box by names": each("annotations", bbox={"x": 2, "y": 1, "width": 4, "height": 3}),
     "crowd as text": each("annotations", iscrowd="0"),
     "crowd as bool": each("annotations", iscrowd=False),
     "crowd null": each("annotations", iscrowd=None),
@@ -109,6 +112,7 @@ VARIANTS = {
     "category ids as text": ids_as(str, "category"),
     "image_id as text alone": lambda whole: [a.update(image_id=str(a["image_id"])) for a in whole["annotations"]],
     "ids as hashes": ids_as(lambda i: f"f0-{i}", "image", "category"),
+    "ids as text of floats": ids_as(lambda i: f"{i}.0", "image", "category"),
     "ids from 0": ids_as(lambda i: i - 1, "image", "category"),
     "large image ids": ids_as(lambda i: i + 10**12, "image"),
     "Roboflow's root": roboflow,
@@ -240,6 +244,32 @@ def test_an_outline_without_a_pixel_is_reported(tmp_path, outline):
     assert (summary["images"], summary["objects"]) == (2, 2)
 
 
+@pytest.mark.parametrize(
+    "box", [[2, 1, 4, 3, 30], [[2, 1], [6, 4]], {"left": 2}, "2 1 4", "a b c d", [2, 1, 4, None], [2, 1, 4, 10**400]]
+)
+def test_a_box_that_is_none_leaves_out_its_object_alone(tmp_path, box):
+    whole = plain()
+    whole["annotations"][0]["bbox"] = box
+    summary, _ = converted(tmp_path, whole)
+    assert (summary["images"], summary["objects"]) == (2, 1)
+    assert summary["problems"] == {"bad annotation": 1} and "annotation 11: " in summary["lines"][0]
+
+
+@pytest.mark.parametrize("name", ["\ud800.png", "http://[x/1.png", " ", 7])
+def test_a_name_that_is_none_leaves_out_its_image_alone(tmp_path, name):
+    whole = plain()
+    whole["images"][0]["file_name"] = name
+    summary, _ = converted(tmp_path, whole)
+    assert (summary["images"], summary["objects"]) == (1, 1) and "image" in summary["lines"][0]
+
+
+def test_a_size_beyond_all_numbers_is_read_from_the_image(tmp_path):
+    whole = plain()
+    whole["images"][0]["height"] = 10**400
+    summary, _ = converted(tmp_path, whole)
+    assert (summary["images"], summary["problems"]) == (2, {})
+
+
 def test_a_file_under_two_ids_is_reported(tmp_path):
     whole = plain()
     whole["images"][1]["file_name"] = "1.png"
@@ -271,6 +301,7 @@ def test_the_folder_of_an_image_stays_in_the_annotations(tmp_path):
         (lambda whole: whole["categories"][1].update(id=1), "own id"),
         (lambda whole: whole.pop("categories"), "COCO's JSON"),
         (lambda whole: whole.update(images=[3]), "COCO's JSON"),
+        (lambda whole: whole.update(annotations={"11": whole["annotations"][0]}), "annotations must be a list"),
     ],
 )
 def test_ambiguous_files_are_refused(tmp_path, change, message):

@@ -32,7 +32,8 @@ def experiment(session: sessions.Session) -> Run:
     The sections of its config, in data order, are the keyword arguments of: source: `data.source`; views:
     `data.pretrain_dataset`; norm_act and backbone: see `experiments.builders.backbone`; projection,
     propagation, instance, pyramid, model: see `pretext_model`; schedule: `Schedule`; trainer: `intervals`; optimizer,
-    evaluation: the functions below; runtime: Model Garden's `RuntimeConfig`.
+    evaluation: the functions below; runtime: Model Garden's `RuntimeConfig`, and `tf_data_service_address` of
+    `data.pretrain_dataset`.
     """
     config, build = session.config, sessions.build
     sessions.require(config, "seed", *SECTIONS)
@@ -40,6 +41,7 @@ def experiment(session: sessions.Session) -> Run:
     sessions.check_same_images(session, source)
     schedule = build(Schedule, "schedule", config.schedule, images=source.num_examples)
     runtime = dict(config.runtime)
+    service = runtime.pop("tf_data_service_address", None)
     xla = runtime.pop("enable_xla", False) and not isinstance(session.strategy, tf.distribute.TPUStrategy)
     judged = None
     if "eval" in session.mode:
@@ -47,7 +49,7 @@ def experiment(session: sessions.Session) -> Run:
     task = PixProTask(
         functools.partial(pretext_model, config, schedule.steps),
         functools.partial(optimizer, config, schedule),
-        lambda context, start: views(config, source, schedule.batch, context, start),
+        lambda context, start: views(config, source, schedule.batch, context, start, service),
         judged,
         jit_compile=xla,
         logging_dir=session.workdir,
@@ -153,8 +155,9 @@ def views(
     batch: int,
     context: tf.distribute.InputContext | None = None,
     start_step: int = 0,
+    service: str | None = None,
 ) -> tf.data.Dataset:
-    """Batches of views as `config.views` says."""
+    """Batches of views as `config.views` says, made by the workers of a tf.data service if its address is given."""
     return sessions.build(
         data.pretrain_dataset,
         "views",
@@ -164,4 +167,5 @@ def views(
         seed=config.seed,
         input_context=context,
         start_step=start_step,
+        tf_data_service_address=service,
     )

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tf_evonorm.mistakes import Mistake
 from tf_pixpro.data.interface import Source
+from tf_pixpro.data.service import check_number, check_served, served
 from tf_pixpro.data.sources import source
 from tf_pixpro.views.augment import View, centre_view, recipe_views, two_views
 
@@ -35,6 +36,7 @@ def pretrain_dataset(
     max_bad_share: float = 0.01,
     exif: bool = False,
     bits: int = 16,
+    tf_data_service_address: Optional[str] = None,
     **changes: Any,
 ) -> tf.data.Dataset:
     """Endless batches of two views per image, for `PixPro`.
@@ -52,6 +54,7 @@ def pretrain_dataset(
       max_bad_share: share of images that may fail to decode. Each is logged by name, counted, and replaced by another
         image. A single bad file is let pass, unless this is 0.
       exif, bits: see `tf_pixpro.views.augment.two_views`.
+      tf_data_service_address: of tf.data's service, see `training_dataset`; workers decode JPEG, PNG and BMP alone.
       **changes: of the recipe: scale, ratio, vertical_flip or any other attribute of `tf_pixpro.views.augment.View`,
         for both views.
 
@@ -67,9 +70,11 @@ def pretrain_dataset(
     pair = recipe_views(recipe, **changes)
 
     def views(example, seed):
-        return two_views(example["bytes"], seed, size, pair, exif, bits)
+        return two_views(example["bytes"], seed, size, pair, exif, bits, pillow=not tf_data_service_address)
 
-    return training_dataset(source, views, global_batch, seed, input_context, start_step, max_bad_share)
+    return training_dataset(
+        source, views, global_batch, seed, input_context, start_step, max_bad_share, tf_data_service_address
+    )
 
 
 def training_dataset(
@@ -80,6 +85,7 @@ def training_dataset(
     input_context: Optional[tf.distribute.InputContext] = None,
     start_step: int = 0,
     max_bad_share: float = 0.01,
+    tf_data_service_address: Optional[str] = None,
 ) -> tf.data.Dataset:
     """Endless batches of whatever is made of each image; each epoch has its own order and its own seeds.
 
@@ -87,6 +93,8 @@ def training_dataset(
       source: from `tf_pixpro.data.source`.
       prepare: (example, seed [2] int32) -> tensors of fixed shapes; see `Source` for an example.
       global_batch, seed, input_context, start_step, max_bad_share: see `pretrain_dataset`.
+      tf_data_service_address: such as 'grpc://host:5000': workers of tf.data's service make the batches, the same in
+        the same order (see `tf_pixpro.data.service`); `prepare` must not call Python then.
 
     Returns:
       Dataset of what `prepare` gives, in batches of one replica.
@@ -108,6 +116,12 @@ def training_dataset(
     def prepared(number, example):
         return prepare(example, _seed32(tf.stack([tf.cast(seed, tf.int64), number])))
 
+    if tf_data_service_address:
+        check_served(source)
+        made = _by_workers(source, seed, number_of, prepared, per_replica)
+        first = start_step * mine // per_replica
+        batches = served(made, first, tf_data_service_address)
+        return batches.enumerate(first).map(fails.noted(per_replica)).prefetch(2)
     numbers = tf.data.Dataset.range(start_step * mine, tf.int64.max).map(number_of)
     if source.read is not None:
         order = _shuffled(source.num_examples, seed)
@@ -133,6 +147,31 @@ def training_dataset(
         examples = _each(pairs, attempts)
     batches = examples.batch(per_replica, drop_remainder=True)
     return batches.map(fails.checked(per_replica)).prefetch(2)
+
+
+def _by_workers(source, seed, number_of, prepared, per_replica):
+    """Dataset of numbers of batches -> (number, (batch, names of images that failed)), without any Python in it."""
+    order = _shuffled(source.num_examples, seed)
+
+    @tf.autograph.experimental.do_not_convert
+    def first_good(local):
+        number = number_of(local)
+
+        def attempt(t):
+            failed = tf.map_fn(
+                lambda one: source.read(order(number + one))["name"], tf.range(t), fn_output_signature=tf.string
+            )
+            example = prepared(number, source.read(order(number + t)))
+            return local // per_replica, (example, tf.strings.reduce_join(failed, separator="\n"))
+
+        return tf.data.Dataset.range(_TRIES).map(attempt).ignore_errors().take(1)
+
+    def made(batches):
+        each = batches.flat_map(lambda n: tf.data.Dataset.range(n * per_replica, (n + 1) * per_replica))
+        made = _each(each, first_good).batch(per_replica, drop_remainder=True)
+        return made.map(lambda numbers, batch: (numbers[0], batch))
+
+    return made
 
 
 def _rows(source, seed, start_step, global_batch, part, parts):
@@ -340,6 +379,23 @@ class _Failures:
         def check(*parts):
             with tf.control_dependencies([tf.numpy_function(self._check, [batch], tf.int64)]):
                 return tf.nest.map_structure(tf.identity, parts if len(parts) > 1 else parts[0])
+
+        return check
+
+    def noted(self, batch):
+        """A map over (expected number, (number, (batch, names of failed images))) that fails like `checked`."""
+
+        def note(number, expected, names):
+            check_number(number, expected)
+            for name in b"\n".join(names).split(b"\n"):
+                if name:
+                    self._note(name)
+            return self._check(batch)
+
+        def check(expected, served):
+            number, (parts, names) = served
+            with tf.control_dependencies([tf.numpy_function(note, [number, expected, names], tf.int64)]):
+                return tf.nest.map_structure(tf.identity, parts)
 
         return check
 

@@ -97,6 +97,7 @@ def two_views(
     recipe: str | tuple[View, View] = "BYOL",
     exif: bool = False,
     bits: int = 16,
+    pillow: bool = True,
     **changes: Any,
 ) -> dict[str, tf.Tensor]:
     """Two random views of one image.
@@ -110,6 +111,7 @@ def two_views(
       exif: whether images are rotated upright by their EXIF orientation. Off as in the authors' code: pre-training
         needs no upright images, and reading the orientation costs a third of decoding a small photo.
       bits: how many bits of 16-bit channels are used.
+      pillow: whether formats that TensorFlow does not read go through Pillow, which is Python.
       **changes: attributes of both views in place of the recipe's, such as scale, ratio or vertical_flip.
 
     Returns:
@@ -125,10 +127,10 @@ def two_views(
     """
     views = recipe_views(recipe, **changes)
     seeds = tf.unstack(tf.random.experimental.stateless_split(tf.cast(seed, tf.int32), 4))
-    sides = tf.unstack(image_size(image_bytes, exif), num=2)
+    sides = tf.unstack(image_size(image_bytes, exif, pillow), num=2)
     windows = [crop_window(seeds[v], sides[0], sides[1], views[v].scale, views[v].ratio) for v in (0, 1)]
     result = {}
-    for v, crop in enumerate(decode_crops(image_bytes, windows, exif, bits)):
+    for v, crop in enumerate(decode_crops(image_bytes, windows, exif, bits, pillow)):
         result[f"view{v + 1}"], flips = augmented(crop, seeds[2 + v], size, views[v])
         result[f"box{v + 1}"] = flip_box(crop_box(*tf.unstack(windows[v]), *sides), *flips)
     return result

@@ -40,6 +40,7 @@ def get_config(variant=""):
         "distribution_strategy": "mirrored",
         "mixed_precision_dtype": "float32",
         "enable_xla": False,
+        "tf_data_service_address": placeholder(str),
         "num_gpus": -1,
     }
     if variant == "labelled":

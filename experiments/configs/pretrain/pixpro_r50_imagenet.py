@@ -13,6 +13,7 @@ Variants: 100 (default) and 400 epochs, smoke. Images: the TFDS data set, or
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config(variant="100"):
@@ -43,6 +44,7 @@ def get_config(variant="100"):
         "distribution_strategy": "mirrored",
         "mixed_precision_dtype": "float16",
         "enable_xla": False,
+        "tf_data_service_address": placeholder(str),
         "num_gpus": -1,
     }
     if variant == "smoke":

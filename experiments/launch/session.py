@@ -150,7 +150,8 @@ def recorded(workdir: str) -> ConfigDict:
 def check_same_images(session: Session, source: Source) -> None:
     """Remembers in source.json what a run is trained on, and refuses to resume it on anything else.
 
-    Of records the names and sizes of their files are compared, of other sources the number of images.
+    Of records the names and sizes of their files, and where in them each record begins, are compared; of other sources
+    the number of images.
 
     Raises:
       Mistake: the folder has a checkpoint of a run on other images.
@@ -158,23 +159,28 @@ def check_same_images(session: Session, source: Source) -> None:
     if "train" not in session.mode:
         return
     path = os.path.join(session.workdir, "source.json")
-    now = {"images": source.num_examples, **dict(source.record_files)}
+    now = {"images": source.num_examples, **{name: list(known) for name, *known in source.record_files}}
     if tf.io.gfile.exists(path) and tf.train.latest_checkpoint(session.workdir):
         with tf.io.gfile.GFile(path) as file:
             before = json.load(file)
-        changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+        changed = [name for name in sorted(before.keys() | now.keys()) if not _same(before.get(name), now.get(name))]
         if changed:
             shown = [f"{name}: {before.get(name, 'none')} -> {now.get(name, 'none')}" for name in changed[:3]]
             raise Mistake(
                 f"a run resumes on the images that it began with. Received {source.name} with {len(changed)} changed "
-                f"({'; '.join(shown)}; bytes of files). Bring them back, take another --workdir, or remove {path} to "
-                "resume on what is there now."
+                f"({'; '.join(shown)}; bytes, and a checksum of where records begin). Bring them back, take another "
+                f"--workdir, or remove {path} to resume on what is there now."
             )
         return
     if session.chief:
         tf.io.gfile.makedirs(session.workdir)
         with atomic_path(path) as partial, tf.io.gfile.GFile(partial, "w") as file:
             json.dump(now, file)
+
+
+def _same(before, now):
+    """Whether two entries of source.json agree; one that has only the bytes of a file says no more."""
+    return before == now or (isinstance(now, list) and before == now[0])
 
 
 def translated(described: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The pre-training binary: the authors' recipe in its config, mistakes in one line, a whole run, and kill -9 in the
 middle of one."""
 
+import json
 import os
 import pathlib
 import signal
@@ -11,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from image_sources import jpeg, records
 from ml_collections import ConfigDict
 
 from experiments.builders import pretext
@@ -111,15 +113,40 @@ def test_a_run_resumes_on_its_own_images_alone(tmp_path):
     tf.train.CheckpointManager(tf.train.Checkpoint(), str(workdir), max_to_keep=1).save()
     check()
     file = min(images.glob("*tfrecord*"))
-    records = [record.numpy() for record in tf.data.TFRecordDataset(str(file))]
+    kept = [record.numpy() for record in tf.data.TFRecordDataset(str(file))]
     with tf.io.TFRecordWriter(str(file)) as writer:
-        for record in records[:-1]:
+        for record in kept[:-1]:
             writer.write(record)
     message = rf"on the images that it began with.*2 changed \({file.name}: .* -> "
     with pytest.raises(ValueError, match=message) as raised:
         check()
     assert "images: " in str(raised.value) and len(str(raised.value).splitlines()) == 1
     (workdir / "source.json").unlink()  # the way on that the message names
+    check()
+
+
+def test_records_replaced_by_others_of_the_same_size_are_noticed(tmp_path, caplog):
+    images = {str(number): jpeg(number) for number in range(4)}
+    file = records(tmp_path / "a.tfrecord", images)
+    run = session.Session(pixpro_r18_photos.get_config("smoke"), str(tmp_path), "train")
+
+    def check():
+        session.check_same_images(run, data.source(file))
+
+    check()
+    tf.train.CheckpointManager(tf.train.Checkpoint(), str(tmp_path), max_to_keep=1).save()
+    size = file.stat().st_size
+    os.utime(file, ns=(1, 1))  # copied: indexed again, but the same images
+    check()
+    records(file, dict(reversed(images.items())))
+    assert file.stat().st_size == size
+    with pytest.raises(ValueError, match=rf"1 changed \(a\.tfrecord: \[{size}, \d+\] -> \[{size}, \d+\]") as raised:
+        check()
+    assert len(str(raised.value).splitlines()) == 1
+    warned = "1 of 1 files have changed since they were indexed, such as a.tfrecord, and are indexed again"
+    assert caplog.text.count(warned) == 2
+    described = json.loads((tmp_path / "source.json").read_text())
+    (tmp_path / "source.json").write_text(json.dumps({**described, file.name: size}))  # as it was written before
     check()
 
 

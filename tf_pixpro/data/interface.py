@@ -25,7 +25,7 @@ class Source:
       stream: (seed or None, files or None, skip) -> dataset of the examples of these files once, without the first
         `skip`, shuffled by the int64 seed, where they only come in a row; else None.
       file_sizes: of a stream, where known: number of examples of each file.
-      record_files: of records, where known: name and bytes of each file.
+      record_files: of records, where known: name, bytes and a checksum of the positions of its records of each file.
       unreadable: names of files that were found to be no images when the source was made.
     """
 
@@ -35,7 +35,7 @@ class Source:
     read: Optional[Callable] = None
     stream: Any = None
     file_sizes: tuple[int, ...] = ()
-    record_files: tuple[tuple[str, int], ...] = ()
+    record_files: tuple[tuple[str, int, int], ...] = ()
     unreadable: tuple[str, ...] = ()
 
 

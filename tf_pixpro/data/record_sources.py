@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from typing import Optional
 
 import numpy as np
@@ -61,16 +62,16 @@ def tfrecords(
 
     chosen = np.array(sample(range(opened.num_examples), SAMPLED), np.int64)
     classes = _classes(pattern, tf.data.Dataset.from_tensor_slices(chosen).map(read), num_classes)
-    return Source(pattern, opened.num_examples, classes, read=read, record_files=_names_and_sizes(opened))
+    return Source(pattern, opened.num_examples, classes, read=read, record_files=_described(opened))
 
 
 def _compressed_records(pattern, files, compression, num_examples, index, num_classes, parse):
     """Records that only come in a row."""
     sizes: tuple[int, ...] = ()
-    shown: tuple[tuple[str, int], ...] = ()
+    shown: tuple[tuple[str, int, int], ...] = ()
     if num_examples is None:
         opened = record_index(files, compression, pattern, index)
-        num_examples, sizes, shown = opened.num_examples, tuple(opened.counts.tolist()), _names_and_sizes(opened)
+        num_examples, sizes, shown = opened.num_examples, tuple(opened.counts.tolist()), _described(opened)
 
     def records(name):
         return tf.data.TFRecordDataset(name, compression_type=compression)
@@ -86,8 +87,10 @@ def _compressed_records(pattern, files, compression, num_examples, index, num_cl
     return Source(pattern, num_examples, classes, stream=stream, file_sizes=sizes, record_files=shown)
 
 
-def _names_and_sizes(index):
-    return tuple(zip(map(os.path.basename, index.files), index.sizes.tolist()))
+def _described(index):
+    """What `Source.record_files` says of the files of an index."""
+    sums = (zlib.crc32(np.int64([count, *offsets]).tobytes()) for count, offsets in zip(index.counts, index.offsets))
+    return tuple(zip(map(os.path.basename, index.files), index.sizes.tolist(), sums))
 
 
 def _shuffled(strings, buffer, seed):
@@ -169,7 +172,7 @@ def tfds(name: str, split: str = "train", data_dir: Optional[str] = None, index:
 
 
 def _tfds_records(builder, name, split, index):
-    """(int64 number -> (serialized example, name), names and sizes of TFRecords), from TFRecords or array_record."""
+    """(int64 number -> (serialized example, name), files of TFRecords), from TFRecords or array_record."""
     import tensorflow_datasets
 
     kind = builder.info.file_format.value
@@ -182,7 +185,7 @@ def _tfds_records(builder, name, split, index):
                 f"TFDS files must be those that were prepared. Received tfds:{name}, split={split!r}, of "
                 f"{builder.info.splits[split].num_examples} examples, with {opened.num_examples}. Prepare it again."
             )
-        return opened.reader(), _names_and_sizes(opened)
+        return opened.reader(), _described(opened)
     if kind != "array_record":
         raise Mistake(
             f"a TFDS data set must be written as tfrecord or array_record. Received tfds:{name} as {kind}. "

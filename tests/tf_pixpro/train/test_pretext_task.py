@@ -177,6 +177,7 @@ def test_two_replicas_train_as_one(tmp_path, two_replicas):
     assert first["knn_accuracy"] == second["knn_accuracy"]
 
 
+@pytest.mark.slow
 def test_a_run_resumes_on_another_number_of_replicas(tmp_path, two_replicas):
     """The same global batches, taken by one device or shared by two."""
     whole, _ = run(tmp_path / "whole", steps=3)

@@ -57,12 +57,13 @@ def by_onnx(path, images):
 
 
 def interpreter(path):
-    """TensorFlow's own, or that of the package which replaces it."""
+    """LiteRT's, or TensorFlow's own: that of 2.21 gives wrong numbers with its default delegate, XNNPACK."""
     try:
-        made = importlib.import_module("ai_edge_litert.interpreter").Interpreter
+        return importlib.import_module("ai_edge_litert.interpreter").Interpreter(path)
     except ImportError:
-        made = tf.lite.Interpreter
-    return made(path)
+        kinds, since = tf.lite.experimental.OpResolverType, tuple(map(int, tf.__version__.split(".")[:2]))
+        kind = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES if since >= (2, 21) else kinds.AUTO
+        return tf.lite.Interpreter(path, experimental_op_resolver_type=kind)
 
 
 def by_tflite(path, images):

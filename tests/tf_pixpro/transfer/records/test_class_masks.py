@@ -13,6 +13,7 @@ from tf_pixpro.transfer.records.class_masks import class_mask, colour_table
 
 NUMBERS = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
 PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0]
+ALPHA = NUMBERS.astype(np.uint16) + 999
 
 
 def stored(image, kind="PNG", **options):
@@ -42,8 +43,8 @@ MASKS = {
     "grey as colours": lambda: stored(Image.fromarray(np.stack([NUMBERS] * 3, -1))),
     "grey with alpha": lambda: stored(Image.fromarray(np.stack([NUMBERS, NUMBERS + 200], -1))),
     "16-bit colours": lambda: deep_png(NUMBERS, NUMBERS, NUMBERS),
-    "16-bit grey with alpha": lambda: deep_png(NUMBERS, NUMBERS + 999),
-    "16-bit colours with alpha": lambda: deep_png(NUMBERS, NUMBERS, NUMBERS, NUMBERS + 999),
+    "16-bit grey with alpha": lambda: deep_png(NUMBERS, ALPHA),
+    "16-bit colours with alpha": lambda: deep_png(NUMBERS, NUMBERS, NUMBERS, ALPHA),
     "WebP without loss": lambda: stored(Image.fromarray(np.stack([NUMBERS] * 3, -1)), "WEBP", lossless=True),
 }
 

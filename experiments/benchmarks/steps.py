@@ -97,7 +97,8 @@ def config_of(name: str, changes: Sequence[str] = ()) -> tuple[str, ConfigDict]:
 def _pretext(config, batch):
     schedule = sections.build(Schedule, "schedule", config.schedule, images=IMAGENET)
     model = pretext.pretext_model(config, schedule.steps)
-    runtime = loop.experiment_config(schedule.steps, batch, {}, {**config.runtime, "enable_xla": False}).runtime
+    arguments = {**pretext.model_gardens_runtime(config), "enable_xla": False}
+    runtime = loop.experiment_config(schedule.steps, batch, {}, arguments).runtime
     optimizer = built_optimizer(pretext.optimizer(config, schedule), model.trainable_weights, runtime)
     views = {f"view{i}": tf.TensorSpec([batch, *config.views.size, 3]) for i in (1, 2)}
     boxes = {f"box{i}": tf.TensorSpec([batch, 4]) for i in (1, 2)}

@@ -40,8 +40,7 @@ def experiment(session: sessions.Session) -> Run:
     source = build(data.source, "source", config.source)
     sessions.check_same_images(session, source)
     schedule = build(Schedule, "schedule", config.schedule, images=source.num_examples)
-    runtime = dict(config.runtime)
-    service = runtime.pop("tf_data_service_address", None)
+    runtime, service = model_gardens_runtime(config), config.runtime.get("tf_data_service_address")
     xla = runtime.pop("enable_xla", False) and not isinstance(session.strategy, tf.distribute.TPUStrategy)
     judged = None
     if "eval" in session.mode:
@@ -64,6 +63,11 @@ def experiment(session: sessions.Session) -> Run:
         f"{source.num_examples} images, {schedule.epoch} steps of {schedule.batch} an epoch, {schedule.steps} in all",
         functools.partial(pretrain, task, settings, session.strategy, session.workdir, session.mode, pictures),
     )
+
+
+def model_gardens_runtime(config: ConfigDict) -> dict[str, Any]:
+    """Returns the arguments of Model Garden's `RuntimeConfig` in the config."""
+    return {key: value for key, value in config.runtime.items() if key != "tf_data_service_address"}
 
 
 def pretext_model(config: ConfigDict, steps: int) -> PixPro:
